@@ -1,0 +1,124 @@
+//! The checkpoint of a partition: two slots, written alternately.
+//!
+//! - A slot is never the only source of the log's end or epoch; it saves scanning, and keeps the log start.
+//! - The older slot is overwritten, so that a torn write leaves the newer one.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::format::{self, Checkpoint};
+use crate::limits::SECTOR_BYTES;
+use crate::storage::{FileHandle, OpenMode, Storage};
+use crate::{Error, FilePosition, Offset, PartitionIdentity, Result};
+
+/// The name of the file.
+pub(crate) const CHECKPOINT_NAME: &str = "checkpoint";
+const TEMPORARY_NAME: &str = "checkpoint.tmp";
+
+/// Where a scan for the end of the log may begin: a batch boundary with everything below it durable.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct ScanPoint {
+    /// The base offset of the segment.
+    pub(crate) base: Offset,
+    pub(crate) position: FilePosition,
+    pub(crate) offset: Offset,
+}
+
+/// The open checkpoint file, and what was last written to it.
+#[derive(Debug)]
+pub(crate) struct CheckpointFile {
+    file: FileHandle,
+    latest: Checkpoint,
+    newest_slot: usize,
+}
+
+/// What a checkpoint file was found to hold.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct FoundCheckpoint {
+    pub(crate) newest: Checkpoint,
+    pub(crate) newest_slot: usize,
+    /// Both slots verify.
+    pub(crate) is_whole: bool,
+}
+
+impl CheckpointFile {
+    /// Reads the checkpoint of `directory`. `None` if there is no file, or neither slot is one of this partition.
+    pub(crate) fn read(
+        storage: &Arc<dyn Storage>,
+        directory: &Path,
+        identity: PartitionIdentity,
+        mode: OpenMode,
+    ) -> Result<(Option<FileHandle>, Option<FoundCheckpoint>)> {
+        let path = directory.join(CHECKPOINT_NAME);
+        let file = match storage.open_file(&path, mode) {
+            Err(error) if error.is_not_found() => return Ok((None, None)),
+            opened => opened?,
+        };
+        let found = Self::read_slots(&file, identity)?;
+        Ok((Some(file), found))
+    }
+
+    /// Reads the slots of an open checkpoint file.
+    pub(crate) fn read_slots(
+        file: &FileHandle,
+        identity: PartitionIdentity,
+    ) -> Result<Option<FoundCheckpoint>> {
+        let mut bytes = [0; 2 * SECTOR_BYTES];
+        let count = file.read_full_at(&mut bytes, FilePosition::ZERO)?;
+        let slots = format::decode_slots(&bytes[..count]).map_err(|feature| Error::Unsupported {
+            path: Arc::clone(file.path()),
+            feature,
+            newest_supported: format::VERSION,
+        })?;
+        Ok(slots.newest.filter(|newest| newest.identity == identity).map(|newest| FoundCheckpoint {
+            newest,
+            newest_slot: slots.newest_index,
+            is_whole: slots.all_verify,
+        }))
+    }
+
+    /// Goes on with a file that was read.
+    pub(crate) fn resume(file: FileHandle, found: FoundCheckpoint) -> Self {
+        Self { file, latest: found.newest, newest_slot: found.newest_slot }
+    }
+
+    /// Puts a new file with `first` in both slots in the place of whatever is there: written aside, synced, renamed.
+    /// The caller syncs the directory.
+    pub(crate) fn replace(
+        storage: &Arc<dyn Storage>,
+        directory: &Path,
+        first: Checkpoint,
+    ) -> Result<CheckpointFile> {
+        let temporary: PathBuf = directory.join(TEMPORARY_NAME);
+        let file = storage.open_file(&temporary, OpenMode::CreateOrTruncate)?;
+        let older = Checkpoint { sequence: 1, ..first };
+        let latest = Checkpoint { sequence: 2, ..first };
+        let mut bytes = [0; 2 * SECTOR_BYTES];
+        bytes[..SECTOR_BYTES].copy_from_slice(&older.encode());
+        bytes[SECTOR_BYTES..].copy_from_slice(&latest.encode());
+        file.write_all_at(&bytes, FilePosition::ZERO)?;
+        file.sync_all()?;
+        storage.rename(&temporary, &directory.join(CHECKPOINT_NAME))?;
+        Ok(Self { file, latest, newest_slot: 1 })
+    }
+
+    /// What was last written.
+    pub(crate) fn latest(&self) -> &Checkpoint {
+        &self.latest
+    }
+
+    /// Writes `next` (its sequence is set here) over the older slot.
+    pub(crate) fn write(&mut self, next: Checkpoint) -> Result<()> {
+        let next = Checkpoint { sequence: self.latest.sequence + 1, ..next };
+        let slot = 1 - self.newest_slot;
+        self.file.write_all_at(&next.encode(), FilePosition::new((slot * SECTOR_BYTES) as u64))?;
+        self.latest = next;
+        self.newest_slot = slot;
+        Ok(())
+    }
+
+    /// Makes what was written durable.
+    pub(crate) fn sync(&self) -> Result<()> {
+        self.file.sync_data()
+    }
+}

@@ -1,0 +1,70 @@
+//! Closing a log in order, so that its next open need not scan.
+
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
+
+use super::Inner;
+use super::writer::Writer;
+use crate::{Error, Offset, Result};
+
+impl Inner {
+    pub(crate) fn close(&self) -> Result<()> {
+        let leader = self.commit.lead();
+        if self.is_closed.swap(true, Ordering::SeqCst) {
+            return Ok(());
+        }
+        self.staging().stop(Error::Closed);
+        let closed = match &self.writer {
+            None => Ok(()),
+            Some(slot) => self.sync_leading(&leader).and_then(|_| self.mark_clean(&mut slot.take())),
+        };
+        // The lock goes last: another process may open the directory from here on.
+        drop(self.lock.lock().unwrap_or_else(PoisonError::into_inner).take());
+        drop(leader);
+        self.commit.wake_all();
+        self.listeners.notify_all();
+        closed
+    }
+
+    /// Writes the clean mark. A log that failed, that was not written to, or that has garbage which could come back,
+    /// gets none.
+    fn mark_clean(&self, writer: &mut Writer) -> Result<()> {
+        self.failure.check()?;
+        if let Some(next) = writer.next.take() {
+            let _ = next.discard(&self.storage, Error::Closed);
+        }
+        if !writer.is_dirty {
+            return Ok(());
+        }
+        writer.seal_rolled(self)?;
+        if writer.is_littered {
+            return Ok(());
+        }
+        let clean = writer.checkpoint_now(self, false);
+        writer.checkpoint.write(clean).map_err(|error| self.fail(error))?;
+        if let Err(error) = writer.checkpoint.sync() {
+            // The mark may or may not be on disk; a dirty one over it is the best that can be done.
+            let dirty = writer.checkpoint_now(self, true);
+            let _ = writer.checkpoint.write(dirty);
+            return Err(self.fail(error));
+        }
+        writer.is_dirty = false;
+        Ok(())
+    }
+
+    pub(crate) fn log_end_offset(&self) -> Offset {
+        self.staging().next_offset()
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        if self.writer.is_some()
+            && !self.is_closed.load(Ordering::SeqCst)
+            && !std::thread::panicking()
+            && let Err(error) = self.close()
+        {
+            tracing::error!(directory = %self.directory.display(), %error, "a dropped log could not be closed");
+        }
+    }
+}

@@ -1,0 +1,418 @@
+//! Reading by offset: lock-free below the published end, every batch checked before its records are handed out.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::{FetchIsolation, FetchLimits, Inner};
+use crate::error::{CorruptionKind, UnsupportedFeature};
+use crate::format::{
+    self, BatchHeader, Codec, Header, HeaderFault, RecordIter, RecordView, SEGMENT_DATA_START, VERSION,
+};
+use crate::segment::{BatchFault, BatchWalk, OpenSegment, Segment, SegmentList};
+use crate::storage::FileSlice;
+use crate::{Error, FilePosition, LogEpoch, Offset, OffsetRange, Result, Timestamp};
+
+/// What one fetch read. Owned: it keeps the bytes it refers to alive, also when their segment is removed.
+#[derive(Clone, Debug, Default)]
+pub struct Fetched {
+    batches: Vec<FetchedBatch>,
+    record_count: usize,
+    next_offset: Offset,
+    hint: Option<FetchHint>,
+}
+
+impl Fetched {
+    /// The batches, in the order of their offsets.
+    #[must_use]
+    pub fn batches(&self) -> &[FetchedBatch] {
+        &self.batches
+    }
+
+    /// How many records there are.
+    #[must_use]
+    pub fn record_count(&self) -> usize {
+        self.record_count
+    }
+
+    /// Whether there is neither a record nor an opaque batch.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.batches.is_empty()
+    }
+
+    /// The offset to fetch from next. It can move on even when there are no records, past batches that carry none.
+    #[must_use]
+    pub fn next_offset(&self) -> Offset {
+        self.next_offset
+    }
+
+    /// Lets the fetch that continues at [`next_offset`](Fetched::next_offset) skip its look-up.
+    #[must_use]
+    pub fn hint(&self) -> Option<FetchHint> {
+        self.hint.clone()
+    }
+
+    /// The records, in the order of their offsets. Opaque batches have none.
+    pub fn iter(&self) -> impl Iterator<Item = Record<'_>> {
+        self.batches.iter().flat_map(FetchedBatch::records)
+    }
+}
+
+/// Where a fetch ended, for the one that continues it.
+#[derive(Clone, Debug)]
+pub struct FetchHint {
+    segment: Arc<Segment>,
+    position: FilePosition,
+    offset: Offset,
+}
+
+/// A batch that was fetched: its checksums and the structure of its records have been checked.
+#[derive(Clone, Debug)]
+pub struct FetchedBatch {
+    header: BatchHeader,
+    body: FileSlice,
+    /// The records asked for: the batch may hold earlier and later ones.
+    wanted: OffsetRange,
+}
+
+impl FetchedBatch {
+    /// The header, as stored.
+    #[must_use]
+    pub fn header(&self) -> &BatchHeader {
+        &self.header
+    }
+
+    /// The bytes behind the header: records, or what the appender of an opaque batch gave.
+    #[must_use]
+    pub fn body(&self) -> &FileSlice {
+        &self.body
+    }
+
+    /// The records that were asked for. None for an opaque batch.
+    pub fn records(&self) -> impl Iterator<Item = Record<'_>> {
+        let records =
+            (!self.header.attributes.is_opaque()).then(|| RecordIter::new(&self.header, &self.body));
+        records
+            .into_iter()
+            .flatten()
+            // Fetching has walked over them all: a malformed one was refused there.
+            .map_while(std::result::Result::ok)
+            .map(|view| Record { batch: self, view })
+            .skip_while(|record| record.offset() < self.wanted.start)
+            .take_while(|record| record.offset() < self.wanted.end)
+    }
+}
+
+/// A record in a [`FetchedBatch`], which it borrows.
+#[derive(Clone, Copy, Debug)]
+pub struct Record<'f> {
+    batch: &'f FetchedBatch,
+    view: RecordView<'f>,
+}
+
+impl<'f> Record<'f> {
+    /// Its offset.
+    #[must_use]
+    pub fn offset(&self) -> Offset {
+        // Checked when the batch's header was: base and last offset are below 2^63.
+        Offset::new(self.batch.header.base_offset.get() + u64::from(self.view.offset_delta()))
+    }
+
+    /// The log epoch that it was appended in.
+    #[must_use]
+    pub fn epoch(&self) -> LogEpoch {
+        self.batch.header.log_epoch
+    }
+
+    /// Its key, if it has one.
+    #[must_use]
+    pub fn key(&self) -> Option<&'f [u8]> {
+        self.view.key()
+    }
+
+    /// Its value; `None` for a tombstone.
+    #[must_use]
+    pub fn value(&self) -> Option<&'f [u8]> {
+        self.view.value()
+    }
+
+    /// Its headers, in the order they were given.
+    pub fn headers(&self) -> impl Iterator<Item = Header<'f>> + use<'f> {
+        self.view.headers()
+    }
+
+    /// When it was made: what its producer said, or the time of the append.
+    #[must_use]
+    pub fn created_at(&self) -> Timestamp {
+        Timestamp::from_millis(
+            self.batch.header.base_create_time.as_millis().wrapping_add(self.view.time_delta()),
+        )
+    }
+
+    /// When its batch was appended: never less than that of an earlier record.
+    #[must_use]
+    pub fn appended_at(&self) -> Timestamp {
+        self.batch.header.append_time
+    }
+
+    /// Its key as owned bytes that keep the batch alive. Not copied.
+    #[must_use]
+    pub fn key_bytes(&self) -> Option<Bytes> {
+        self.key().map(|key| self.owned(key))
+    }
+
+    /// Its value as owned bytes that keep the batch alive. Not copied.
+    #[must_use]
+    pub fn value_bytes(&self) -> Option<Bytes> {
+        self.value().map(|value| self.owned(value))
+    }
+
+    fn owned(&self, part: &'f [u8]) -> Bytes {
+        let start = part.as_ptr().addr() - self.batch.body.as_ptr().addr();
+        self.batch.body.slice(start..start + part.len()).into_bytes()
+    }
+}
+
+impl Inner {
+    pub(crate) fn fetch(
+        &self,
+        from: Offset,
+        limits: FetchLimits,
+        isolation: FetchIsolation,
+        hint: Option<FetchHint>,
+    ) -> Result<Fetched> {
+        if isolation == FetchIsolation::LogEnd && self.writer.is_some() && !self.failure.is_set() {
+            // What is only staged cannot be read; failing to write it is the appender's error, not the reader's.
+            let _ = self.write_staged(None);
+        }
+        // The end is read on both sides of the list: a roll lists the new segment before it moves the end on, and a
+        // truncation moves the end back before it changes the list. The smaller one is within the list either way.
+        let end = self.visible_end(isolation);
+        let segments = self.segments.load_full();
+        let end = end.min(self.visible_end(isolation));
+        // Read after the list: a removal moves the log start first.
+        let start = self.ends.start();
+        if from < start || (from > end && from > self.log_end_offset()) {
+            return Err(Error::OffsetOutOfRange {
+                requested: from,
+                log_start_offset: start,
+                log_end_offset: self.log_end_offset(),
+            });
+        }
+        let mut fetch = Fetch {
+            log: self,
+            segments: &segments,
+            from,
+            end,
+            limits,
+            size_bytes: 0,
+            out: Fetched::default(),
+        };
+        fetch.out.next_offset = from;
+        if from < end {
+            fetch.run(hint)?;
+        }
+        Ok(fetch.out)
+    }
+}
+
+/// One fetch under way.
+struct Fetch<'l> {
+    log: &'l Inner,
+    segments: &'l SegmentList,
+    from: Offset,
+    end: Offset,
+    limits: FetchLimits,
+    size_bytes: u64,
+    out: Fetched,
+}
+
+impl Fetch<'_> {
+    fn run(&mut self, hint: Option<FetchHint>) -> Result<()> {
+        let mut index = self.segments.index_of(self.from);
+        // The first batch is to be found; from then on each is where the one before ends.
+        let mut place = hint.filter(|hint| {
+            hint.offset == self.from
+                && self.segments.get(index).is_some_and(|segment| Arc::ptr_eq(segment, &hint.segment))
+        });
+        while let Some(segment) = self.segments.get(index) {
+            let segment_end = self.segments.end_of(index).min(self.end);
+            let (position, offset) = match place.take() {
+                Some(hint) => (hint.position, hint.offset),
+                None => self.find(segment, segment_end)?,
+            };
+            let stopped = match self.read_segment(segment, segment_end, position, offset) {
+                Ok(stopped) => stopped,
+                // Good batches come first; the damage is met again by the fetch that continues.
+                Err(_) if !self.out.batches.is_empty() => true,
+                Err(error) => return Err(error),
+            };
+            if stopped || segment_end >= self.end {
+                return Ok(());
+            }
+            index += 1;
+        }
+        Ok(())
+    }
+
+    /// Where to start in `segment`: the last indexed batch at or below what is wanted, or its first.
+    fn find(&self, segment: &Arc<Segment>, segment_end: Offset) -> Result<(FilePosition, Offset)> {
+        if self.out.next_offset <= segment.base {
+            return Ok((SEGMENT_DATA_START, segment.base));
+        }
+        let context = self.log.segment_context(segment_end);
+        let found = segment.with_summary(&context, |summary| {
+            summary.floor(self.out.next_offset).map(|entry| (entry.position, entry.offset))
+        })?;
+        Ok(found.unwrap_or((SEGMENT_DATA_START, segment.base)))
+    }
+
+    /// Reads batches of one segment. True when the limits are reached.
+    fn read_segment(
+        &mut self,
+        segment: &Arc<Segment>,
+        segment_end: Offset,
+        mut position: FilePosition,
+        mut offset: Offset,
+    ) -> Result<bool> {
+        let opened = segment.open(&self.log.segment_context(segment_end))?;
+        while offset < segment_end {
+            let (fault, kind) = match opened.published_header(position)? {
+                Ok(header) if header.base_offset == offset => {
+                    let next = position.plus(format::aligned(u64::from(header.length_bytes)));
+                    if header.next_offset() > self.from
+                        && (self.is_full(&header) || self.take(segment, &opened, position, header)?)
+                    {
+                        return Ok(true);
+                    }
+                    (position, offset) = (next, header.next_offset());
+                    self.out.hint = Some(FetchHint { segment: Arc::clone(segment), position, offset });
+                    self.out.next_offset = self.out.next_offset.max(offset.min(segment_end));
+                    continue;
+                }
+                Ok(header) => {
+                    let kind = CorruptionKind::UnexpectedOffset { found: header.base_offset };
+                    (BatchFault::Offset { header }, kind)
+                }
+                Err(HeaderFault::Unsupported(feature)) => return Err(unsupported(segment, feature)),
+                Err(fault) => (BatchFault::Header(fault), kind_of(&fault)),
+            };
+            // Damage on the way to what is wanted is passed over; damage in it is an error that says where it ends.
+            let next =
+                next_good(&opened, segment, position, offset, &fault).filter(|(_, next)| *next < segment_end);
+            match next {
+                Some((next_position, next_offset)) if next_offset <= self.from => {
+                    (position, offset) = (next_position, next_offset);
+                }
+                next => {
+                    let end = next.map_or(segment_end, |(_, next)| next);
+                    let offsets = OffsetRange { start: offset.max(self.from), end };
+                    return Err(segment.corrupt_range(position, offsets, kind));
+                }
+            }
+        }
+        Ok(false)
+    }
+
+    /// Whether a further batch would go over a limit.
+    fn is_full(&self, header: &BatchHeader) -> bool {
+        !self.out.batches.is_empty()
+            && (self.size_bytes + u64::from(header.length_bytes) > self.limits.max_bytes
+                || self.out.record_count >= self.limits.max_records as usize)
+    }
+
+    /// Checks a batch and adds it. True if not all of its records were wanted because of the limits.
+    fn take(
+        &mut self,
+        segment: &Arc<Segment>,
+        opened: &OpenSegment,
+        position: FilePosition,
+        header: BatchHeader,
+    ) -> Result<bool> {
+        let corrupt = |kind| segment.corrupt_range(position, header.offsets(), kind);
+        let body_position = position.plus(header.header_bytes() as u64);
+        let body = opened.published_bytes(body_position, header.body_bytes())?;
+        if body.len() < header.body_bytes() {
+            return Err(corrupt(CorruptionKind::MissingBatch));
+        }
+        format::check_body(&header, &body).map_err(|fault| {
+            corrupt(CorruptionKind::ChecksumMismatch { stored: fault.stored, computed: fault.computed })
+        })?;
+        let attributes = header.attributes;
+        if attributes.codec() != Codec::None || attributes.is_encrypted() {
+            return Err(unsupported(segment, UnsupportedFeature::Attributes(attributes.bits())));
+        }
+        if attributes.is_control() {
+            return Ok(false);
+        }
+        let mut wanted = OffsetRange { start: self.from.max(header.base_offset), end: header.next_offset() };
+        let room = (self.limits.max_records as usize).saturating_sub(self.out.record_count).max(1);
+        let mut count = 0;
+        if attributes.is_opaque() {
+            count = header.record_count as usize;
+        } else {
+            for view in RecordIter::new(&header, &body) {
+                let view =
+                    view.map_err(|fault| corrupt(CorruptionKind::MalformedRecord { index: fault.index }))?;
+                let offset = Offset::new(header.base_offset.get() + u64::from(view.offset_delta()));
+                if offset < wanted.start || offset >= wanted.end {
+                    continue;
+                }
+                if count == room {
+                    // The rest was asked for by nobody, but is checked all the same before any of it is shown.
+                    wanted.end = offset;
+                } else {
+                    count += 1;
+                }
+            }
+        }
+        let is_clipped = wanted.end < header.next_offset();
+        if count > 0 {
+            self.size_bytes += u64::from(header.length_bytes);
+            self.out.record_count += count;
+            self.out.batches.push(FetchedBatch { header, body, wanted });
+            self.out.next_offset = wanted.end;
+        }
+        if is_clipped {
+            self.out.hint = None;
+        }
+        Ok(is_clipped)
+    }
+}
+
+/// The first good batch behind damage at `position`, above `offset`, in the same segment: where it is.
+fn next_good(
+    opened: &OpenSegment,
+    segment: &Segment,
+    position: FilePosition,
+    offset: Offset,
+    fault: &BatchFault,
+) -> Option<(FilePosition, Offset)> {
+    let end = match segment.data_end() {
+        Some(end) => end,
+        None => FilePosition::new(opened.file.length().ok()?),
+    };
+    let mut walk = BatchWalk::new(opened, position, end);
+    walk.skip(fault);
+    loop {
+        let batch = walk.find().ok()??;
+        if batch.header.base_offset > offset {
+            return Some((batch.position, batch.header.base_offset));
+        }
+    }
+}
+
+fn unsupported(segment: &Segment, feature: UnsupportedFeature) -> Error {
+    Error::Unsupported { path: segment.path().into(), feature, newest_supported: VERSION }
+}
+
+/// How damage of a batch header is reported.
+pub(crate) fn kind_of(fault: &HeaderFault) -> CorruptionKind {
+    match fault {
+        HeaderFault::Checksum { stored, computed } => {
+            CorruptionKind::ChecksumMismatch { stored: *stored, computed: *computed }
+        }
+        _ => CorruptionKind::MissingBatch,
+    }
+}

@@ -1,0 +1,238 @@
+//! What the handles of one log share.
+//!
+//! Lock order: leadership of the group commit, then the writer, then staging. Whoever holds a later one never waits
+//! for an earlier one.
+//!
+//! - `log start <= durable offset <= written end <= log end offset`.
+//! - The published ends only grow, except by `truncate_to`.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use arc_swap::ArcSwap;
+
+use super::commit::GroupCommit;
+use super::signal::Listeners;
+use super::slot::Slot;
+use super::staging::Staging;
+use super::writer::Writer;
+use super::{Appended, FetchIsolation};
+use crate::recovery::RecoveryReport;
+use crate::segment::{SegmentContext, SegmentList};
+use crate::storage::{DirectoryLock, Storage};
+use crate::{Clock, Durability, Error, LogConfig, LogEpoch, Offset, PartitionIdentity, Result, Timestamp};
+
+#[derive(Debug)]
+pub(crate) struct Inner {
+    pub(crate) storage: Arc<dyn Storage>,
+    pub(crate) directory: PathBuf,
+    pub(crate) identity: PartitionIdentity,
+    pub(crate) config: ArcSwap<LogConfig>,
+    pub(crate) clock: Arc<dyn Clock>,
+    /// Released when the log is closed.
+    pub(crate) lock: Mutex<Option<Arc<DirectoryLock>>>,
+    pub(crate) staging: Mutex<Staging>,
+    /// Absent in a log that was attached read-only or found corrupt: nothing is ever written then.
+    pub(crate) writer: Option<Slot<Writer>>,
+    pub(crate) ends: Ends,
+    pub(crate) segments: ArcSwap<SegmentList>,
+    pub(crate) commit: GroupCommit,
+    pub(crate) listeners: Listeners,
+    pub(crate) failure: Failure,
+    pub(crate) is_closed: AtomicBool,
+    /// `truncate_to` in this process: from which epoch on, and where it cut.
+    pub(crate) truncations: Mutex<Vec<(LogEpoch, Offset)>>,
+    pub(crate) report: RecoveryReport,
+    pub(crate) counters: Counters,
+    /// Set for a log that was attached read-only.
+    pub(crate) attachment: Option<Mutex<crate::recovery::Attachment>>,
+}
+
+/// What readers may see, published by whoever wrote or synced it.
+#[derive(Debug)]
+pub(crate) struct Ends {
+    start: AtomicU64,
+    written: AtomicU64,
+    durable: AtomicU64,
+    epoch: AtomicU32,
+}
+
+impl Ends {
+    pub(crate) fn new(start: Offset, end: Offset, epoch: LogEpoch) -> Self {
+        Self {
+            start: AtomicU64::new(start.get()),
+            written: AtomicU64::new(end.get()),
+            durable: AtomicU64::new(end.get()),
+            epoch: AtomicU32::new(epoch.get()),
+        }
+    }
+
+    pub(crate) fn start(&self) -> Offset {
+        Offset::new(self.start.load(Ordering::SeqCst))
+    }
+
+    pub(crate) fn written(&self) -> Offset {
+        Offset::new(self.written.load(Ordering::SeqCst))
+    }
+
+    pub(crate) fn durable(&self) -> Offset {
+        Offset::new(self.durable.load(Ordering::SeqCst))
+    }
+
+    pub(crate) fn epoch(&self) -> LogEpoch {
+        LogEpoch::new(self.epoch.load(Ordering::SeqCst))
+    }
+
+    pub(crate) fn set_start(&self, start: Offset) {
+        self.start.store(start.get(), Ordering::SeqCst);
+    }
+
+    pub(crate) fn set_written(&self, written: Offset) {
+        self.written.store(written.get(), Ordering::SeqCst);
+    }
+
+    pub(crate) fn set_durable(&self, durable: Offset) {
+        self.durable.store(durable.get(), Ordering::SeqCst);
+    }
+
+    pub(crate) fn set_epoch(&self, epoch: LogEpoch) {
+        self.epoch.store(epoch.get(), Ordering::SeqCst);
+    }
+}
+
+/// The first error after which nothing may be acknowledged any more.
+#[derive(Debug, Default)]
+pub(crate) struct Failure(OnceLock<Arc<Error>>);
+
+impl Failure {
+    /// Answers `Failed` if there was such an error.
+    pub(crate) fn check(&self) -> Result<()> {
+        match self.0.get() {
+            None => Ok(()),
+            Some(cause) => Err(Error::Failed { cause: Arc::clone(cause) }),
+        }
+    }
+
+    pub(crate) fn is_set(&self) -> bool {
+        self.0.get().is_some()
+    }
+}
+
+/// What has been done since the log was opened.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) syncs: AtomicU64,
+    pub(crate) writes: AtomicU64,
+    pub(crate) rolls: AtomicU64,
+}
+
+impl Inner {
+    pub(crate) fn staging(&self) -> MutexGuard<'_, Staging> {
+        // What a panic inside leaves is still a state that never gave an offset out twice: offsets are counted last.
+        self.staging.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The writer's slot.
+    ///
+    /// # Errors
+    ///
+    /// Why this log is not written to.
+    pub(crate) fn writer(&self) -> Result<&Slot<Writer>> {
+        self.writer.as_ref().ok_or_else(|| self.why_not_written())
+    }
+
+    fn why_not_written(&self) -> Error {
+        self.staging().stopped().cloned().unwrap_or(Error::ReadOnly)
+    }
+
+    /// Makes `error` the reason why nothing is acknowledged from now on, and tells everybody who waits.
+    pub(crate) fn fail(&self, error: Error) -> Error {
+        if self.failure.0.set(Arc::new(error.clone())).is_ok() {
+            tracing::error!(directory = %self.directory.display(), %error, "the log stops until it is reopened");
+        }
+        let cause = Arc::clone(self.failure.0.get_or_init(|| Arc::new(error.clone())));
+        self.staging().stop(Error::Failed { cause });
+        self.commit.wake_all();
+        self.listeners.notify_all();
+        error
+    }
+
+    /// Fails the log unless `result` is good; errors that leave everything as it was are let through.
+    pub(crate) fn sticky<T>(&self, result: Result<T>) -> Result<T> {
+        result.map_err(|error| match error {
+            Error::Failed { .. } | Error::Closed | Error::DiskFull { .. } => error,
+            error => self.fail(error),
+        })
+    }
+
+    /// Publishes what was written and tells those who read it.
+    pub(crate) fn publish_written(&self, written: Offset) {
+        self.ends.set_written(written);
+        let is_visible = self.config.load().durability != Durability::Durable;
+        self.listeners.notify(|isolation| is_visible || isolation == FetchIsolation::LogEnd);
+        self.commit.wake_tasks();
+    }
+
+    /// Publishes what was synced and tells those who wait for it or read it.
+    pub(crate) fn publish_durable(&self, durable: Offset) {
+        self.ends.set_durable(durable);
+        if self.config.load().durability == Durability::Durable {
+            self.listeners.notify(|isolation| isolation == FetchIsolation::Visible);
+        }
+    }
+
+    pub(crate) fn visible_end(&self, isolation: FetchIsolation) -> Offset {
+        match isolation {
+            FetchIsolation::Visible if self.config.load().durability == Durability::Durable => {
+                self.ends.durable()
+            }
+            _ => self.ends.written(),
+        }
+    }
+
+    /// What became of an append, or `None` as long as that is open.
+    pub(crate) fn outcome(&self, appended: Appended, durability: Durability) -> Option<Result<Appended>> {
+        let end = match durability {
+            Durability::Buffered => return Some(Ok(appended)),
+            Durability::Written => self.ends.written(),
+            Durability::Durable => self.ends.durable(),
+        };
+        // The end is read before the epoch: if the epoch is still the append's, the end was of that history.
+        if self.ends.epoch() != appended.epoch && self.was_truncated(appended) {
+            return Some(Err(Error::Truncated { offset: appended.offsets.start }));
+        }
+        if end >= appended.offsets.end {
+            return Some(Ok(appended));
+        }
+        if let Err(failed) = self.failure.check() {
+            return Some(Err(failed));
+        }
+        // A close makes everything durable first; what is still missing then will never come.
+        self.is_closed.load(Ordering::SeqCst).then(|| {
+            let end = match durability {
+                Durability::Written => self.ends.written(),
+                _ => self.ends.durable(),
+            };
+            if end >= appended.offsets.end { Ok(appended) } else { Err(Error::Closed) }
+        })
+    }
+
+    fn was_truncated(&self, appended: Appended) -> bool {
+        let truncations = self.truncations.lock().unwrap_or_else(PoisonError::into_inner);
+        truncations.iter().any(|(epoch, start)| *epoch > appended.epoch && *start < appended.offsets.end)
+    }
+
+    pub(crate) fn segment_context(&self, end: Offset) -> SegmentContext<'_> {
+        SegmentContext {
+            storage: &self.storage,
+            identity: self.identity,
+            read_mode: self.config.load().read_mode,
+            end,
+        }
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+}

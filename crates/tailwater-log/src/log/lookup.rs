@@ -1,0 +1,98 @@
+//! Looking up offsets by time, and where log epochs begin and end.
+
+use super::{FetchIsolation, FetchLimits, Inner};
+use crate::format::{EpochStart, SEGMENT_DATA_START};
+use crate::{LogEpoch, Offset, Result, Timestamp};
+
+impl Inner {
+    /// The first visible offset whose append time is at or after `time`.
+    pub(crate) fn offset_for_time(&self, time: Timestamp) -> Result<Option<Offset>> {
+        let end = self.visible_end(FetchIsolation::Visible);
+        let start = self.ends.start();
+        let segments = self.segments.load_full();
+        // Append times never decrease, so whole segments can be passed over.
+        let (mut low, mut high) = (0, segments.len());
+        while low < high {
+            let middle = usize::midpoint(low, high);
+            let Some(segment) = segments.get(middle) else { break };
+            let context = self.segment_context(segments.end_of(middle).min(end));
+            let latest =
+                segment.with_summary(&context, |summary| summary.times.map(|times| times.max_append))?;
+            if latest.is_some_and(|latest| latest < time) { low = middle + 1 } else { high = middle }
+        }
+        let Some(segment) = segments.get(low) else { return Ok(None) };
+        let context = self.segment_context(segments.end_of(low).min(end));
+        let floor = segment
+            .with_summary(&context, |summary| summary.floor_by_time(time).map(|entry| entry.offset))?;
+        let mut from = floor.unwrap_or(segment.base).max(start);
+        let limits = FetchLimits { max_records: u32::MAX, max_bytes: 1 << 20 };
+        while from < end {
+            let fetched = self.fetch(from, limits, FetchIsolation::Visible, None)?;
+            for batch in fetched.batches() {
+                if batch.header().append_time >= time {
+                    return Ok(Some(batch.header().base_offset.max(from)));
+                }
+            }
+            if fetched.next_offset() == from {
+                break;
+            }
+            from = fetched.next_offset();
+        }
+        Ok(None)
+    }
+
+    /// Where each epoch of the log begins, as far as that can still be told, in rising order of both.
+    fn epoch_starts(&self) -> Result<Vec<EpochStart>> {
+        let segments = self.segments.load_full();
+        let mut starts = Vec::new();
+        for (index, segment) in segments.iter().enumerate() {
+            let end = segments.end_of(index);
+            let context = self.segment_context(end.min(self.ends.written()));
+            let header = segment.open(&context)?.header;
+            starts.push(EpochStart { epoch: header.epoch, start: header.epoch_start });
+            segment.with_summary(&context, |summary| {
+                starts.extend(summary.epochs.iter().filter(|begun| begun.start < end).copied());
+            })?;
+        }
+        Ok(starts)
+    }
+
+    /// Where `epoch` ended: the lowest start of a higher one, or the log end.
+    pub(crate) fn epoch_end(&self, epoch: LogEpoch) -> Result<Offset> {
+        let end = self.log_end_offset();
+        if epoch >= self.ends.epoch() {
+            return Ok(end);
+        }
+        let later =
+            self.epoch_starts()?.into_iter().filter(|begun| begun.epoch > epoch).map(|begun| begun.start);
+        Ok(later.min().unwrap_or(end))
+    }
+
+    /// The epoch of the record before `offset`; of the log, where there is no such record.
+    pub(crate) fn epoch_at(&self, offset: Offset) -> Result<LogEpoch> {
+        let start = self.ends.start();
+        if offset <= start || offset > self.ends.written() {
+            return Ok(self.ends.epoch());
+        }
+        let before = Offset::new(offset.get() - 1);
+        let segments = self.segments.load_full();
+        let index = segments.index_of(before);
+        let Some(segment) = segments.get(index) else { return Ok(self.ends.epoch()) };
+        let context = self.segment_context(segments.end_of(index).min(self.ends.written()));
+        let opened = segment.open(&context)?;
+        let floor = segment.with_summary(&context, |summary| {
+            summary.floor(before).map(|entry| (entry.position, entry.offset))
+        })?;
+        let (mut position, mut at) = floor.unwrap_or((SEGMENT_DATA_START, segment.base));
+        while at <= before {
+            let Ok(header) = opened.published_header(position)? else { break };
+            if header.next_offset() > before {
+                return Ok(header.log_epoch);
+            }
+            position = position.plus(crate::format::aligned(u64::from(header.length_bytes)));
+            at = header.next_offset();
+        }
+        // The record is damaged; the epoch its segment began with is the best bound there is.
+        Ok(opened.header.epoch)
+    }
+}

@@ -1,0 +1,620 @@
+//! The log of one partition, as its users see it.
+
+mod append;
+mod checkpoint_file;
+mod close;
+mod commit;
+mod fetch;
+mod inner;
+mod lookup;
+mod maintain;
+mod options;
+mod receipt;
+mod signal;
+mod slot;
+mod staging;
+mod truncate;
+mod verify;
+mod writer;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
+
+pub(crate) use checkpoint_file::{CHECKPOINT_NAME, CheckpointFile, FoundCheckpoint, ScanPoint};
+pub(crate) use fetch::kind_of;
+pub use fetch::{FetchHint, Fetched, FetchedBatch, Record};
+pub(crate) use inner::Inner;
+pub use options::LogOptions;
+pub use receipt::Receipt;
+pub use signal::{ListenerGuard, Signal};
+pub use verify::VerifyReport;
+
+use crate::format::Header;
+use crate::recovery::RecoveryReport;
+use crate::storage::Storage;
+use crate::{
+    Durability, Error, LogConfig, LogEpoch, Offset, OffsetRange, PartitionIdentity, Result, Timestamp,
+};
+
+/// One partition of a durable log.
+///
+/// `Clone + Send + Sync`: clones are handles to the same log. Appends from many threads share syncs (group commit);
+/// reads take no lock below the published end. The log has no thread of its own: see [`Log::maintain`].
+///
+/// # Examples
+///
+/// ```
+/// use std::sync::Arc;
+/// use tailwater_log::storage::SimDisk;
+/// use tailwater_log::{
+///     FetchIsolation, FetchLimits, Log, LogOptions, NewRecord, Offset, PartitionId, PartitionIdentity, TopicId, WhenFull,
+/// };
+///
+/// let identity = PartitionIdentity { topic_id: TopicId::from_bytes([7; 16]), partition: PartitionId::ZERO };
+/// let disk = Arc::new(SimDisk::new(1));
+/// let log = Log::create(disk.clone(), "/orders-0".as_ref(), LogOptions::new(identity))?;
+///
+/// let receipt = log.append(&[NewRecord::new(b"two espressos")], None, WhenFull::Wait)?;
+/// let appended = receipt.wait()?;
+/// assert_eq!(appended.offsets.start, Offset::ZERO);
+/// assert_eq!(log.durable_offset(), Offset::new(1));
+///
+/// let fetched = log.fetch(Offset::ZERO, FetchLimits::default(), FetchIsolation::Visible, None)?;
+/// let values: Vec<_> = fetched.iter().map(|record| record.value()).collect();
+/// assert_eq!(values, [Some(b"two espressos".as_slice())]);
+/// log.close()?;
+/// # Ok::<(), tailwater_log::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Log {
+    inner: Arc<Inner>,
+}
+
+/// What an append was given.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct Appended {
+    /// The offsets of its records, in the order they were given.
+    pub offsets: OffsetRange,
+    /// The log epoch they belong to.
+    pub epoch: LogEpoch,
+}
+
+/// A record to append. Borrowed: it is copied once, into the staging buffer.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NewRecord<'r> {
+    /// The key, if it has one.
+    pub key: Option<&'r [u8]>,
+    /// The value; `None` for a tombstone.
+    pub value: Option<&'r [u8]>,
+    /// Headers, kept in this order; keys may repeat.
+    pub headers: &'r [Header<'r>],
+    /// When it was made; the time of the append if absent.
+    pub created_at: Option<Timestamp>,
+}
+
+impl<'r> NewRecord<'r> {
+    /// A record with a value and nothing else.
+    #[must_use]
+    pub fn new(value: &'r [u8]) -> Self {
+        Self { value: Some(value), ..Self::default() }
+    }
+}
+
+/// A batch that Tailwater stores and does not look into: one body that stands for several offsets.
+#[derive(Clone, Copy, Debug)]
+pub struct OpaqueBatch<'b> {
+    /// The bytes.
+    pub body: &'b [u8],
+    /// How many offsets it takes, at least 1.
+    pub offset_count: u32,
+    /// When it was made; the time of the append if absent.
+    pub created_at: Option<Timestamp>,
+}
+
+/// What an append does when staging is full.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub enum WhenFull {
+    /// Waits for room, at most `max_block_ms`.
+    #[default]
+    Wait,
+    /// Answers [`Error::StagingFull`] rather than wait for another thread or for a sync.
+    Fail,
+}
+
+/// How far a reader sees.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+#[non_exhaustive]
+pub enum FetchIsolation {
+    /// Up to the durable offset of a log whose durability is `Durable`, else up to what is written.
+    #[default]
+    Visible,
+    /// Everything appended, also what a power cut may still take away.
+    LogEnd,
+}
+
+/// How much one fetch returns at most. It always returns one record if there is one, however large.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct FetchLimits {
+    /// Most records: default 10,000.
+    pub max_records: u32,
+    /// Most bytes of batches: default 1 MiB. Only the first batch may be larger.
+    pub max_bytes: u64,
+}
+
+impl Default for FetchLimits {
+    fn default() -> Self {
+        Self { max_records: 10_000, max_bytes: 1 << 20 }
+    }
+}
+
+/// What maintenance did, and when it is due again.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub struct MaintenanceReport {
+    /// In how many milliseconds something will be due; `None` if nothing will be before a further append.
+    pub next_due_ms: Option<u64>,
+    /// Whether anything was due.
+    pub did_work: bool,
+}
+
+/// A snapshot of a log's figures.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub struct LogStats {
+    /// First readable offset.
+    pub log_start_offset: Offset,
+    /// Next offset to assign.
+    pub log_end_offset: Offset,
+    /// End of what is in the page cache.
+    pub written_offset: Offset,
+    /// End of what is synced.
+    pub durable_offset: Offset,
+    /// The log epoch.
+    pub epoch: LogEpoch,
+    /// Live segments.
+    pub segment_count: u64,
+    /// Size of the live segment files in bytes, space reserved ahead included.
+    pub size_bytes: u64,
+    /// Bytes that wait in memory to be written.
+    pub staged_bytes: u64,
+    /// Group commits since the open.
+    pub syncs: u64,
+    /// Writes of a staging buffer since the open.
+    pub writes: u64,
+    /// Segments rolled since the open.
+    pub rolls: u64,
+}
+
+impl Log {
+    /// Makes a log in `directory`, which is made too, with its parents, if it is missing.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] with `AlreadyExists` if there is a log already, and those of [`Log::open`].
+    pub fn create(storage: Arc<dyn Storage>, directory: &Path, options: LogOptions) -> Result<Self> {
+        Inner::create(storage, directory, options).map(Self::from)
+    }
+
+    /// Opens the log in `directory`. One that was not closed is recovered: see [`Log::recovery_report`].
+    ///
+    /// A log whose damage keeps it from being recovered is opened all the same, for reading; appends answer
+    /// [`Error::Corrupt`].
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::Locked`] if another process, or another handle, writes to it.
+    /// - [`Error::Corrupt`] if there is no segment at all.
+    /// - [`Error::Unsupported`] if a newer version wrote it.
+    /// - [`Error::InvalidConfig`], [`Error::NetworkFileSystem`], [`Error::Io`].
+    pub fn open(storage: Arc<dyn Storage>, directory: &Path, options: LogOptions) -> Result<Self> {
+        Inner::open(storage, directory, options).map(Self::from)
+    }
+
+    /// Shows the log in `directory` without a lock and without changing anything, also while another process writes
+    /// to it: what is recorded there as durable. [`Log::fetch`] at the end looks whether there is more.
+    ///
+    /// # Errors
+    ///
+    /// As [`Log::open`], but for the lock.
+    pub fn attach_read_only(
+        storage: Arc<dyn Storage>,
+        directory: &Path,
+        options: LogOptions,
+    ) -> Result<Self> {
+        Inner::attach(storage, directory, options).map(Self::from)
+    }
+
+    /// How the open found the directory.
+    #[must_use]
+    pub fn recovery_report(&self) -> &RecoveryReport {
+        &self.inner.report
+    }
+
+    /// Which partition this is.
+    #[must_use]
+    pub fn identity(&self) -> PartitionIdentity {
+        self.inner.identity
+    }
+
+    /// Its directory.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        &self.inner.directory
+    }
+
+    /// Its present configuration.
+    #[must_use]
+    pub fn config(&self) -> Arc<LogConfig> {
+        self.inner.config.load_full()
+    }
+
+    /// Changes the configuration, from the next append on.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidConfig`] names the field that is out of its bounds; nothing is changed then.
+    pub fn set_config(&self, config: LogConfig) -> Result<()> {
+        config.validate()?;
+        self.inner.staging().set_limits(config.staging_bytes, u64::from(config.segment_bytes));
+        self.inner.config.store(Arc::new(config));
+        // What was invisible may be visible now.
+        self.inner.listeners.notify_all();
+        Ok(())
+    }
+
+    /// Appends `records` as one batch: all of them are there after a crash, or none.
+    ///
+    /// Returns when they are staged and have their offsets; the receipt tells when they have reached `durability`
+    /// (`None`: the log's own). Single records may share a batch with others.
+    ///
+    /// # Errors
+    ///
+    /// Nothing was appended after any of these:
+    /// - [`Error::InvalidBatch`], [`Error::BatchTooLarge`].
+    /// - [`Error::StagingFull`] if there was no room, with [`WhenFull::Wait`] for `max_block_ms`.
+    /// - [`Error::DiskFull`] if no space could be reserved.
+    /// - [`Error::Failed`], [`Error::Closed`], [`Error::ReadOnly`], [`Error::Corrupt`].
+    pub fn append(
+        &self,
+        records: &[NewRecord<'_>],
+        durability: Option<Durability>,
+        when_full: WhenFull,
+    ) -> Result<Receipt> {
+        let (now, config) = (self.inner.now(), self.inner.config.load());
+        let max_batch_bytes = config.max_batch_bytes;
+        let appended = self.inner.append_with(when_full, |staging| match records {
+            [record] => staging.append_one(record, now, max_batch_bytes),
+            records => staging.append_batch(records, now, max_batch_bytes),
+        })?;
+        Ok(self.receipt(appended, durability.unwrap_or(config.durability)))
+    }
+
+    /// As [`Log::append`], if the log end offset is `expected_end`: a compare-and-append.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UnexpectedEnd`] if it is not, and those of [`Log::append`]. Nothing was appended then.
+    pub fn append_if(
+        &self,
+        expected_end: Offset,
+        records: &[NewRecord<'_>],
+        durability: Option<Durability>,
+        when_full: WhenFull,
+    ) -> Result<Receipt> {
+        let (now, config) = (self.inner.now(), self.inner.config.load());
+        let max_batch_bytes = config.max_batch_bytes;
+        let appended = self.inner.append_with(when_full, |staging| {
+            let log_end_offset = staging.next_offset();
+            if log_end_offset != expected_end {
+                return Err(Error::UnexpectedEnd { expected: expected_end, log_end_offset }.into());
+            }
+            staging.append_batch(records, now, max_batch_bytes)
+        })?;
+        Ok(self.receipt(appended, durability.unwrap_or(config.durability)))
+    }
+
+    /// Appends a batch that Tailwater does not look into.
+    ///
+    /// # Errors
+    ///
+    /// As [`Log::append`].
+    pub fn append_opaque(
+        &self,
+        batch: &OpaqueBatch<'_>,
+        durability: Option<Durability>,
+        when_full: WhenFull,
+    ) -> Result<Receipt> {
+        let (now, config) = (self.inner.now(), self.inner.config.load());
+        let max_batch_bytes = config.max_batch_bytes;
+        let appended = self
+            .inner
+            .append_with(when_full, |staging| staging.append_opaque(batch, now, max_batch_bytes))?;
+        Ok(self.receipt(appended, durability.unwrap_or(config.durability)))
+    }
+
+    /// For a task whose append answered [`Error::StagingFull`]: `Ready` when there may be room again. The task is woken
+    /// by the next write or sync, which somebody else has to make.
+    ///
+    /// # Errors
+    ///
+    /// Why there will be no room: [`Error::Failed`], [`Error::Closed`].
+    pub fn poll_room(&self, context: &mut Context<'_>) -> Poll<Result<()>> {
+        let has_room = || {
+            let staging = self.inner.staging();
+            match staging.stopped() {
+                Some(reason) => Some(Err(reason.clone())),
+                None => (staging.staged_bytes() < staging.limit_bytes() / 2).then_some(Ok(())),
+            }
+        };
+        if let Some(room) = has_room() {
+            return Poll::Ready(room);
+        }
+        self.inner.commit.register(context);
+        has_room().map_or(Poll::Pending, Poll::Ready)
+    }
+
+    /// Writes everything staged to the page cache. Returns the end of what is written.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::DiskFull`] (what could not be written stays staged), [`Error::Failed`], [`Error::Io`].
+    pub fn write_staged(&self) -> Result<Offset> {
+        self.inner.write_staged(None)?;
+        Ok(self.inner.ends.written())
+    }
+
+    /// Makes everything appended so far durable. Returns the durable offset.
+    ///
+    /// # Errors
+    ///
+    /// As [`Receipt::wait`].
+    pub fn sync(&self) -> Result<Offset> {
+        self.sync_up_to(self.log_end_offset())
+    }
+
+    /// Makes every record below `upper` durable and returns the durable offset, which can be higher: concurrent callers
+    /// share one sync. Blocks for one device sync; costs nothing if `upper` is durable.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::OffsetOutOfRange`] if `upper` is beyond the log end offset, and those of [`Receipt::wait`].
+    pub fn sync_up_to(&self, upper: Offset) -> Result<Offset> {
+        if upper <= self.inner.ends.durable() {
+            return Ok(self.inner.ends.durable());
+        }
+        let log_end_offset = self.log_end_offset();
+        if upper > log_end_offset {
+            return Err(Error::OffsetOutOfRange {
+                requested: upper,
+                log_start_offset: self.log_start_offset(),
+                log_end_offset,
+            });
+        }
+        let appended = Appended {
+            offsets: OffsetRange { start: self.durable_offset(), end: upper },
+            epoch: self.epoch(),
+        };
+        self.receipt(appended, Durability::Durable).wait()?;
+        Ok(self.inner.ends.durable())
+    }
+
+    /// Whether something was appended that is not durable yet.
+    #[must_use]
+    pub fn has_unsynced(&self) -> bool {
+        self.inner.writer.is_some() && self.log_end_offset() > self.durable_offset()
+    }
+
+    /// First readable offset.
+    #[must_use]
+    pub fn log_start_offset(&self) -> Offset {
+        self.inner.ends.start()
+    }
+
+    /// Next offset to assign.
+    #[must_use]
+    pub fn log_end_offset(&self) -> Offset {
+        self.inner.log_end_offset()
+    }
+
+    /// End of what is in the page cache.
+    #[must_use]
+    pub fn written_offset(&self) -> Offset {
+        self.inner.ends.written()
+    }
+
+    /// End of what is synced.
+    #[must_use]
+    pub fn durable_offset(&self) -> Offset {
+        self.inner.ends.durable()
+    }
+
+    /// Where a reader at `isolation` stops for now.
+    #[must_use]
+    pub fn visible_end(&self, isolation: FetchIsolation) -> Offset {
+        match isolation {
+            FetchIsolation::LogEnd => self.log_end_offset(),
+            FetchIsolation::Visible => self.inner.visible_end(isolation),
+        }
+    }
+
+    /// The log epoch.
+    #[must_use]
+    pub fn epoch(&self) -> LogEpoch {
+        self.inner.ends.epoch()
+    }
+
+    /// Where `epoch` ended: the start of the next higher epoch that there was, or the log end offset. A position
+    /// `(offset, epoch)` is of this history if `offset` is at or below it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`], or [`Error::Corrupt`] if the segment that knows cannot be read.
+    pub fn epoch_end(&self, epoch: LogEpoch) -> Result<Offset> {
+        self.inner.epoch_end(epoch)
+    }
+
+    /// The epoch of the record before `offset`; that of the log where there is no such record.
+    ///
+    /// # Errors
+    ///
+    /// As [`Log::epoch_end`].
+    pub fn epoch_at(&self, offset: Offset) -> Result<LogEpoch> {
+        self.inner.epoch_at(offset)
+    }
+
+    /// Reads records from `from` on. Empty at the end of what is visible.
+    ///
+    /// Each batch is checked before its records are handed out. Good batches before a damaged one are returned first;
+    /// the fetch that continues then answers [`Error::Corrupt`].
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::OffsetOutOfRange`] below the log start or beyond the log end.
+    /// - [`Error::Corrupt`], whose `offsets.end` is where reading can go on.
+    /// - [`Error::Unsupported`] for a batch that needs a feature this build lacks.
+    /// - [`Error::Io`].
+    pub fn fetch(
+        &self,
+        from: Offset,
+        limits: FetchLimits,
+        isolation: FetchIsolation,
+        hint: Option<FetchHint>,
+    ) -> Result<Fetched> {
+        if self.inner.attachment.is_some() && from >= self.inner.visible_end(isolation) {
+            self.inner.refresh()?;
+        }
+        self.inner.fetch(from, limits, isolation, hint)
+    }
+
+    /// The first visible offset that was appended at or after `time`, or `None` if there is none.
+    ///
+    /// # Errors
+    ///
+    /// As [`Log::fetch`].
+    pub fn offset_for_time(&self, time: Timestamp) -> Result<Option<Offset>> {
+        self.inner.offset_for_time(time)
+    }
+
+    /// Has `signal` woken, while it is armed, whenever more can be read at `isolation`, and when the log is closed or
+    /// fails. A log attached read-only wakes nobody but by [`Log::fetch`].
+    pub fn add_listener(&self, signal: &Arc<Signal>, isolation: FetchIsolation) -> ListenerGuard {
+        let id = self.inner.listeners.add(signal, isolation);
+        ListenerGuard { log: Arc::downgrade(&self.inner), id }
+    }
+
+    /// Removes every record from `offset` on, durably, and raises the epoch, so that positions beyond it are noticed.
+    ///
+    /// Receipts of removed records that nobody has waited for complete with [`Error::Truncated`].
+    ///
+    /// # Errors
+    ///
+    /// [`Error::OffsetOutOfRange`], [`Error::InsideOpaqueBatch`]: nothing was changed. [`Error::DiskFull`],
+    /// [`Error::Failed`], [`Error::Io`].
+    pub fn truncate_to(&self, offset: Offset) -> Result<()> {
+        self.inner.truncate_to(offset)
+    }
+
+    /// Moves the log start to `offset`, durably, and removes the segments below it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::OffsetOutOfRange`] beyond the log end offset; an offset below the log start changes nothing.
+    /// [`Error::DiskFull`], [`Error::Failed`], [`Error::Io`].
+    pub fn delete_records_before(&self, offset: Offset) -> Result<()> {
+        self.inner.delete_records_before(offset)
+    }
+
+    /// Starts a new segment, if the active one holds records.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::DiskFull`], [`Error::Failed`], [`Error::Io`].
+    pub fn roll(&self) -> Result<()> {
+        let leader = self.inner.commit.lead();
+        self.inner.roll_leading(&leader)
+    }
+
+    /// Does what is due: interval writes and syncs, timed rolls, footers of rolled segments, the next segment made
+    /// ready, the checkpoint after 50 ms without appends. To be called again as the report says, by a background thread
+    /// or by the application.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::DiskFull`], [`Error::Failed`], [`Error::Io`].
+    pub fn maintain(&self) -> Result<MaintenanceReport> {
+        self.inner.maintain()
+    }
+
+    /// Reads and checks every byte up to the durable offset, with `pread`, changing nothing. `progress` is told how many
+    /// bytes more were read.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`], [`Error::Unsupported`]. Damage is no error but in the report.
+    pub fn verify(&self, progress: &mut dyn FnMut(u64)) -> Result<VerifyReport> {
+        self.inner.verify(progress)
+    }
+
+    /// A snapshot of the log's figures.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] if the size of a segment cannot be had.
+    pub fn stats(&self) -> Result<LogStats> {
+        let inner = &*self.inner;
+        let segments = inner.segments.load_full();
+        let mut size_bytes = 0;
+        for (index, segment) in segments.iter().enumerate() {
+            let opened = segment.open(&inner.segment_context(segments.end_of(index)))?;
+            size_bytes += opened.file.length()?;
+        }
+        Ok(LogStats {
+            log_start_offset: inner.ends.start(),
+            log_end_offset: inner.log_end_offset(),
+            written_offset: inner.ends.written(),
+            durable_offset: inner.ends.durable(),
+            epoch: inner.ends.epoch(),
+            segment_count: segments.len() as u64,
+            size_bytes,
+            staged_bytes: inner.staging().staged_bytes(),
+            syncs: inner.counters.syncs.load(Ordering::Relaxed),
+            writes: inner.counters.writes.load(Ordering::Relaxed),
+            rolls: inner.counters.rolls.load(Ordering::Relaxed),
+        })
+    }
+
+    /// Whether nothing more is acknowledged until the log is reopened.
+    #[must_use]
+    pub fn is_failed(&self) -> bool {
+        self.inner.failure.is_set()
+    }
+
+    /// Makes everything durable, marks the log as closed in order, and refuses appends from then on. Handles can still
+    /// read. Closing again does nothing.
+    ///
+    /// # Errors
+    ///
+    /// As [`Log::sync`]. The log is closed all the same, and recovered at its next open.
+    pub fn close(&self) -> Result<()> {
+        self.inner.close()
+    }
+
+    fn receipt(&self, appended: Appended, durability: Durability) -> Receipt {
+        Receipt::new(Arc::clone(&self.inner), appended, durability)
+    }
+}
+
+impl From<Inner> for Log {
+    fn from(inner: Inner) -> Self {
+        Self { inner: Arc::new(inner) }
+    }
+}
+
+const _: () = {
+    const fn is_shared<T: Clone + Send + Sync + 'static>() {}
+    is_shared::<Log>();
+    is_shared::<Fetched>();
+};

@@ -1,0 +1,105 @@
+//! A value that one thread at a time takes out, works with, and puts back.
+//!
+//! Like a mutex, but waiting can have a deadline, and the value may be held across system calls without the
+//! waiters spinning on it.
+
+use std::ops::{Deref, DerefMut};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+/// The place of one value.
+#[derive(Debug)]
+pub(crate) struct Slot<T> {
+    value: Mutex<Option<Box<T>>>,
+    returned: Condvar,
+}
+
+impl<T> Slot<T> {
+    pub(crate) fn new(value: T) -> Self {
+        Self { value: Mutex::new(Some(Box::new(value))), returned: Condvar::new() }
+    }
+
+    /// Takes the value, waiting for it until `deadline` (for ever without one). `None` if the deadline passed.
+    pub(crate) fn take_until(&self, deadline: Option<Instant>) -> Option<Taken<'_, T>> {
+        let mut place = self.lock();
+        loop {
+            if let Some(value) = place.take() {
+                return Some(Taken { slot: self, value: Some(value) });
+            }
+            place = match deadline {
+                None => self.returned.wait(place).unwrap_or_else(PoisonError::into_inner),
+                Some(deadline) => {
+                    let left =
+                        deadline.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())?;
+                    self.returned.wait_timeout(place, left).unwrap_or_else(PoisonError::into_inner).0
+                }
+            }
+        }
+    }
+
+    /// Takes the value, waiting for it as long as it takes.
+    pub(crate) fn take(&self) -> Taken<'_, T> {
+        self.take_until(None).expect("waiting without a deadline ends only with the value")
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Box<T>>> {
+        // The mutex guards one `Option`, which no panic can leave half-changed.
+        self.value.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The value while it is out of its slot. Dropping this puts it back.
+#[derive(Debug)]
+pub(crate) struct Taken<'s, T> {
+    slot: &'s Slot<T>,
+    value: Option<Box<T>>,
+}
+
+impl<T> Deref for Taken<'_, T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        self.value.as_deref().expect("the value is here until this is dropped")
+    }
+}
+
+impl<T> DerefMut for Taken<'_, T> {
+    fn deref_mut(&mut self) -> &mut T {
+        self.value.as_deref_mut().expect("the value is here until this is dropped")
+    }
+}
+
+impl<T> Drop for Taken<'_, T> {
+    fn drop(&mut self) {
+        *self.slot.lock() = self.value.take();
+        self.slot.returned.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn one_at_a_time_and_a_deadline_ends_the_wait() {
+        let slot = Slot::new(1);
+        let taken = slot.take();
+        assert!(slot.take_until(Some(Instant::now() + Duration::from_millis(5))).is_none());
+        drop(taken);
+        *slot.take() += 1;
+        assert_eq!(*slot.take(), 2);
+    }
+
+    #[test]
+    fn a_waiter_gets_the_value_that_is_put_back() {
+        let slot = Slot::new(0);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| (0..1000).for_each(|_| *slot.take() += 1));
+            }
+        });
+        assert_eq!(*slot.take(), 4000);
+    }
+}

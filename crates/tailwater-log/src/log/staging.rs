@@ -1,0 +1,413 @@
+//! Records in memory that are not written yet.
+//!
+//! - Every batch here has its place in the active segment, and that place is allocated: an offset is given out only
+//!   when its batch fits (admission before assignment).
+//! - Only the last batch may be open, and only single plain records go into an open one. Taking the buffer closes it.
+//! - The staging lock is held for copying and counting only: checksums and writes happen on a taken buffer.
+
+use crate::error::InvalidBatch;
+use crate::format::{
+    self, ALIGNMENT_BYTES, BATCH_HEADER_BYTES, BatchAttributes, BatchHeader, BatchPlace, RecordFields,
+};
+use crate::limits::{KIB, MAX_BATCH_OFFSETS};
+use crate::{Error, FilePosition, LogEpoch, Offset, OffsetRange, Result, Timestamp};
+
+use super::{Appended, NewRecord, OpaqueBatch};
+
+/// Size at which an open batch takes no more records, in bytes. Large enough that a header costs 2 percent of it, small
+/// enough that one record can be read without checking much else.
+const OPEN_BATCH_BYTES: usize = 4 * KIB as usize;
+
+/// What has to happen before a batch can be staged.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Need {
+    /// The staged bytes have to be written.
+    Drain,
+    /// The active segment has no room for this many bytes more.
+    Space { batch_bytes: u64 },
+}
+
+/// Why a batch was not staged.
+#[derive(Debug)]
+pub(crate) enum Refusal {
+    Need(Need),
+    Error(Error),
+}
+
+impl From<Error> for Refusal {
+    fn from(error: Error) -> Self {
+        Refusal::Error(error)
+    }
+}
+
+/// Bytes for one write, and the batches in them.
+#[derive(Debug, Default)]
+pub(crate) struct StagedBuffer {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) batches: Vec<StagedBatch>,
+    /// Where `bytes` begins in the active segment.
+    pub(crate) position: FilePosition,
+    /// When its first record was staged.
+    pub(crate) since: Timestamp,
+}
+
+/// A batch in a [`StagedBuffer`]: its header lacks the checksum and the durable mark until the buffer is taken.
+#[derive(Debug)]
+pub(crate) struct StagedBatch {
+    /// Where the batch begins in the buffer.
+    pub(crate) start: usize,
+    pub(crate) header: BatchHeader,
+}
+
+impl StagedBuffer {
+    /// Fills in the headers: checksums, and how far behind each batch the durable offset is.
+    pub(crate) fn finish(&mut self, salt: u64, durable: Offset) {
+        for batch in &mut self.batches {
+            let start = batch.start;
+            let header = &mut batch.header;
+            let body = start + header.header_bytes()..start + header.length_bytes as usize;
+            header.body_crc = crc32fast::hash(&self.bytes[body]);
+            header.durable_back = u32::try_from(header.base_offset.since(durable)).unwrap_or(u32::MAX);
+            let place = BatchPlace { salt, position: self.position.plus(start as u64) };
+            header.encode(place, &mut self.bytes[start..]);
+        }
+    }
+
+    fn clear(&mut self) {
+        self.bytes.clear();
+        self.batches.clear();
+    }
+}
+
+/// The staging state of a log: what the append lock guards.
+#[derive(Debug)]
+pub(crate) struct Staging {
+    buffer: StagedBuffer,
+    spare: Option<StagedBuffer>,
+    /// The last batch of the buffer takes more records.
+    has_open_batch: bool,
+    next_offset: Offset,
+    epoch: LogEpoch,
+    /// No batch may end past this position of the active segment: beyond it nothing is allocated.
+    room_end: u64,
+    /// No batch but the first of its segment may end past this position.
+    roll_at: u64,
+    limit_bytes: usize,
+    /// Append times never decrease, whatever the clock does.
+    latest_append_time: Timestamp,
+    /// Why nothing more is taken.
+    stopped: Option<Error>,
+}
+
+/// Where the next staged batch goes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct StagingPlace {
+    pub(crate) position: FilePosition,
+    pub(crate) room_end: u64,
+    pub(crate) roll_at: u64,
+}
+
+impl Staging {
+    pub(crate) fn new(
+        next_offset: Offset,
+        epoch: LogEpoch,
+        place: StagingPlace,
+        limit_bytes: u32,
+        latest_append_time: Timestamp,
+    ) -> Self {
+        Self {
+            buffer: StagedBuffer { position: place.position, ..StagedBuffer::default() },
+            spare: None,
+            has_open_batch: false,
+            next_offset,
+            epoch,
+            room_end: place.room_end,
+            roll_at: place.roll_at,
+            limit_bytes: limit_bytes as usize,
+            latest_append_time,
+            stopped: None,
+        }
+    }
+
+    pub(crate) fn next_offset(&self) -> Offset {
+        self.next_offset
+    }
+
+    pub(crate) fn staged_bytes(&self) -> u64 {
+        self.buffer.bytes.len() as u64
+    }
+
+    pub(crate) fn limit_bytes(&self) -> u64 {
+        self.limit_bytes as u64
+    }
+
+    pub(crate) fn staged_since(&self) -> Option<Timestamp> {
+        (!self.buffer.batches.is_empty()).then_some(self.buffer.since)
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.buffer.batches.is_empty()
+    }
+
+    pub(crate) fn latest_append_time(&self) -> Timestamp {
+        self.latest_append_time
+    }
+
+    /// Where the next batch would begin.
+    pub(crate) fn next_position(&self) -> FilePosition {
+        self.buffer.position.plus(format::aligned(self.buffer.bytes.len() as u64))
+    }
+
+    pub(crate) fn set_room_end(&mut self, room_end: u64) {
+        self.room_end = room_end;
+    }
+
+    pub(crate) fn set_limits(&mut self, limit_bytes: u32, roll_at: u64) {
+        self.limit_bytes = limit_bytes as usize;
+        self.roll_at = roll_at;
+    }
+
+    pub(crate) fn stopped(&self) -> Option<&Error> {
+        self.stopped.as_ref()
+    }
+
+    /// Takes nothing more; the first reason given stays.
+    pub(crate) fn stop(&mut self, reason: Error) {
+        self.stopped.get_or_insert(reason);
+    }
+
+    /// Begins to stage for another segment (or another history). Nothing may be staged.
+    pub(crate) fn move_to(&mut self, place: StagingPlace, next_offset: Offset, epoch: LogEpoch) {
+        assert!(self.is_empty(), "staging moves between segments only when it is empty");
+        self.buffer.position = place.position;
+        self.room_end = place.room_end;
+        self.roll_at = place.roll_at;
+        self.next_offset = next_offset;
+        self.epoch = epoch;
+    }
+
+    /// Takes what is staged for one write, or `None` if there is nothing.
+    pub(crate) fn take(&mut self) -> Option<StagedBuffer> {
+        if self.is_empty() {
+            return None;
+        }
+        self.close_batch();
+        let mut next = self.spare.take().unwrap_or_default();
+        next.position = self.buffer.position.plus(self.buffer.bytes.len() as u64);
+        Some(std::mem::replace(&mut self.buffer, next))
+    }
+
+    /// Gives a written buffer back for reuse, unless one large batch has made it larger than staging is meant to be.
+    pub(crate) fn recycle(&mut self, mut buffer: StagedBuffer) {
+        if buffer.bytes.capacity() <= 2 * self.limit_bytes {
+            buffer.clear();
+            self.spare = Some(buffer);
+        }
+    }
+
+    /// Stages one record, into the open batch if there is one that takes it.
+    #[inline]
+    pub(crate) fn append_one(
+        &mut self,
+        record: &NewRecord<'_>,
+        now: Timestamp,
+        max_batch_bytes: u32,
+    ) -> Result<Appended, Refusal> {
+        if self.has_open_batch
+            && self.stopped.is_none()
+            && let Some(appended) = self.extend_open_batch(record, now, max_batch_bytes)
+        {
+            return Ok(appended);
+        }
+        let appended = self.append_batch(std::slice::from_ref(record), now, max_batch_bytes)?;
+        self.has_open_batch = true;
+        Ok(appended)
+    }
+
+    /// Puts a record into the open batch, or answers `None` if it does not fit there.
+    #[inline]
+    fn extend_open_batch(
+        &mut self,
+        record: &NewRecord<'_>,
+        now: Timestamp,
+        max_batch_bytes: u32,
+    ) -> Option<Appended> {
+        let length = self.buffer.bytes.len();
+        let batch = self.buffer.batches.last_mut()?;
+        let created = record.created_at.unwrap_or(now);
+        let time_delta = created.as_millis().wrapping_sub(batch.header.base_create_time.as_millis());
+        let offset_delta = batch.header.last_offset_delta + 1;
+        let fields = fields(record);
+        let size = format::encoded_bytes(&fields, time_delta, offset_delta);
+        let end = length + size;
+        if end - batch.start > OPEN_BATCH_BYTES.min(max_batch_bytes as usize)
+            || end > self.limit_bytes
+            || self.buffer.position.get() + format::aligned(end as u64) > self.room_end.min(self.roll_at)
+        {
+            return None;
+        }
+        let next_offset = self.next_offset.checked_add(1)?;
+        format::encode(&fields, time_delta, offset_delta, &mut self.buffer.bytes);
+        let header = &mut batch.header;
+        header.last_offset_delta = offset_delta;
+        header.record_count += 1;
+        header.max_create_time = header.max_create_time.max(created);
+        // The batch's time is that of its newest record: a reader who asks for a time then misses none.
+        self.latest_append_time = self.latest_append_time.max(now);
+        header.append_time = self.latest_append_time;
+        let appended = Appended {
+            offsets: OffsetRange { start: self.next_offset, end: next_offset },
+            epoch: self.epoch,
+        };
+        self.next_offset = next_offset;
+        Some(appended)
+    }
+
+    /// Stages the records as a batch of their own: all of them or none.
+    pub(crate) fn append_batch(
+        &mut self,
+        records: &[NewRecord<'_>],
+        now: Timestamp,
+        max_batch_bytes: u32,
+    ) -> Result<Appended, Refusal> {
+        let Some(first) = records.first() else {
+            return Err(Error::InvalidBatch { reason: InvalidBatch::Empty }.into());
+        };
+        let last_offset_delta = delta_of_last(records.len())?;
+        let base_create_time = first.created_at.unwrap_or(now);
+        let time_delta = |record: &NewRecord<'_>| {
+            record.created_at.unwrap_or(now).as_millis().wrapping_sub(base_create_time.as_millis())
+        };
+        let size = records.iter().zip(0..).fold(BATCH_HEADER_BYTES as u64, |size, (record, delta)| {
+            size + format::encoded_bytes(&fields(record), time_delta(record), delta) as u64
+        });
+        let header = BatchHeader {
+            record_count: last_offset_delta + 1,
+            base_create_time,
+            max_create_time: records
+                .iter()
+                .map(|record| record.created_at.unwrap_or(now))
+                .fold(base_create_time, Ord::max),
+            ..self.blank_header(last_offset_delta)
+        };
+        self.stage(header, size, now, max_batch_bytes, |bytes| {
+            for (record, delta) in records.iter().zip(0..) {
+                format::encode(&fields(record), time_delta(record), delta, bytes);
+            }
+        })
+    }
+
+    /// Stages a body that Tailwater does not look into.
+    pub(crate) fn append_opaque(
+        &mut self,
+        batch: &OpaqueBatch<'_>,
+        now: Timestamp,
+        max_batch_bytes: u32,
+    ) -> Result<Appended, Refusal> {
+        let last_offset_delta = delta_of_last(batch.offset_count as usize)?;
+        let created = batch.created_at.unwrap_or(now);
+        let header = BatchHeader {
+            attributes: BatchAttributes::default().with_opaque(),
+            record_count: batch.offset_count,
+            base_create_time: created,
+            max_create_time: created,
+            ..self.blank_header(last_offset_delta)
+        };
+        let size = (BATCH_HEADER_BYTES + batch.body.len()) as u64;
+        self.stage(header, size, now, max_batch_bytes, |bytes| bytes.extend_from_slice(batch.body))
+    }
+
+    fn blank_header(&self, last_offset_delta: u32) -> BatchHeader {
+        BatchHeader {
+            length_bytes: 0,
+            body_crc: 0,
+            attributes: BatchAttributes::default(),
+            compatible_attributes: 0,
+            base_offset: self.next_offset,
+            last_offset_delta,
+            record_count: 0,
+            base_create_time: Timestamp::default(),
+            max_create_time: Timestamp::default(),
+            append_time: Timestamp::default(),
+            durable_back: 0,
+            log_epoch: self.epoch,
+            producer: None,
+        }
+    }
+
+    /// Admits a batch of `size` bytes, header included, and lets `write_body` append its body.
+    fn stage(
+        &mut self,
+        mut header: BatchHeader,
+        size: u64,
+        now: Timestamp,
+        max_batch_bytes: u32,
+        write_body: impl FnOnce(&mut Vec<u8>),
+    ) -> Result<Appended, Refusal> {
+        if let Some(reason) = &self.stopped {
+            return Err(reason.clone().into());
+        }
+        if size > u64::from(max_batch_bytes) {
+            return Err(Error::BatchTooLarge { size_bytes: size, max_bytes: max_batch_bytes }.into());
+        }
+        let start = format::aligned(self.buffer.bytes.len() as u64);
+        let end = start + format::aligned(size);
+        if start > 0 && end > self.limit_bytes as u64 {
+            return Err(Refusal::Need(Need::Drain));
+        }
+        let first_position = self.buffer.position.get() + start;
+        let end_position = self.buffer.position.get() + end;
+        let is_first_of_segment = first_position == format::SEGMENT_DATA_START.get();
+        if end_position > self.room_end || (end_position > self.roll_at && !is_first_of_segment) {
+            return Err(Refusal::Need(Need::Space { batch_bytes: size }));
+        }
+        let Some(next_offset) = self.next_offset.checked_add(u64::from(header.last_offset_delta) + 1) else {
+            return Err(Error::Exhausted { what: "offsets" }.into());
+        };
+        self.close_batch();
+        let start = self.buffer.bytes.len();
+        self.latest_append_time = self.latest_append_time.max(now);
+        header.append_time = self.latest_append_time;
+        self.buffer.bytes.resize(start + BATCH_HEADER_BYTES, 0);
+        write_body(&mut self.buffer.bytes);
+        header.length_bytes = batch_length(&self.buffer.bytes, start);
+        debug_assert_eq!(u64::from(header.length_bytes), size, "a batch is as long as was admitted");
+        if self.buffer.batches.is_empty() {
+            self.buffer.since = now;
+        }
+        self.buffer.batches.push(StagedBatch { start, header });
+        let appended = Appended {
+            offsets: OffsetRange { start: self.next_offset, end: next_offset },
+            epoch: self.epoch,
+        };
+        self.next_offset = next_offset;
+        Ok(appended)
+    }
+
+    /// Closes the open batch, and pads the buffer to where the next batch may begin.
+    fn close_batch(&mut self) {
+        let bytes = &mut self.buffer.bytes;
+        if let (true, Some(batch)) = (self.has_open_batch, self.buffer.batches.last_mut()) {
+            batch.header.length_bytes = batch_length(bytes, batch.start);
+        }
+        self.has_open_batch = false;
+        bytes.resize(bytes.len().next_multiple_of(ALIGNMENT_BYTES), 0);
+    }
+}
+
+fn fields<'r>(record: &NewRecord<'r>) -> RecordFields<'r> {
+    RecordFields { key: record.key, value: record.value, headers: record.headers }
+}
+
+fn delta_of_last(count: usize) -> Result<u32> {
+    match u32::try_from(count) {
+        Ok(0) => Err(Error::InvalidBatch { reason: InvalidBatch::Empty }),
+        Ok(count) if count <= MAX_BATCH_OFFSETS => Ok(count - 1),
+        _ => Err(Error::InvalidBatch { reason: InvalidBatch::TooManyOffsets }),
+    }
+}
+
+fn batch_length(bytes: &[u8], start: usize) -> u32 {
+    u32::try_from(bytes.len() - start)
+        .expect("a batch is at most MAX_BATCH_BYTES long, as was checked at admission")
+}

@@ -1,0 +1,413 @@
+//! The writing side of a log: what goes to the active segment, and in which order.
+//!
+//! - The dirty flag of the checkpoint is durable before the first byte after an open is written.
+//! - A buffer that was taken from staging is written at its own place, again and again until that succeeds, and never
+//!   with other bytes.
+//! - At most two segments hold un-synced data: a roll waits until the one before the active is synced, and until the
+//!   active one's name is.
+//! - A footer is written only to a segment whose every byte, and whose successor's name, is durable.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use super::checkpoint_file::{CheckpointFile, ScanPoint};
+use super::inner::Inner;
+use super::staging::{StagedBuffer, StagingPlace};
+use crate::format::{Checkpoint, Footer, SEGMENT_DATA_START, SegmentHeader};
+use crate::limits::{KIB, MIB};
+use crate::segment::{NewSegment, Segment};
+use crate::storage::FileHandle;
+use crate::{Error, FilePosition, LogConfig, LogEpoch, Offset, Result, Timestamp, format};
+
+/// The temporary name of the segment that is made ready for the next roll.
+const NEXT_SEGMENT_NAME: &str = "next.tmp";
+
+/// First and largest step in which space is reserved, in bytes.
+const FIRST_ALLOCATION_BYTES: u64 = 64 * KIB as u64;
+const LARGEST_ALLOCATION_STEP_BYTES: u64 = 16 * MIB as u64;
+
+/// Bytes written and synced after which the checkpoint is advanced.
+const CHECKPOINT_INTERVAL_BYTES: u64 = 16 * MIB as u64;
+
+/// A segment that was rolled and has no footer yet.
+#[derive(Clone, Debug)]
+pub(crate) struct Unsealed {
+    pub(crate) segment: Arc<Segment>,
+    pub(crate) file: FileHandle,
+    pub(crate) header: SegmentHeader,
+    /// Where its offsets end: the base of its successor.
+    pub(crate) end: Offset,
+    pub(crate) data_end: FilePosition,
+}
+
+/// The state of the writing side. Whoever has it out of its slot writes.
+#[derive(Debug)]
+pub(crate) struct Writer {
+    pub(crate) active: Arc<Segment>,
+    pub(crate) file: FileHandle,
+    pub(crate) header: SegmentHeader,
+    /// Where the next buffer goes.
+    pub(crate) position: FilePosition,
+    pub(crate) allocated: u64,
+    /// The end of what was written.
+    pub(crate) written: Offset,
+    /// When the first record of the active segment was written, if there is one.
+    pub(crate) active_since: Option<Timestamp>,
+    pub(crate) checkpoint: CheckpointFile,
+    /// Whether the checkpoint on disk says that the log is in use.
+    pub(crate) is_dirty: bool,
+    /// Whether garbage may be left that a clean mark would bring back to life.
+    pub(crate) is_littered: bool,
+    /// Up to here everything is durable.
+    pub(crate) durable_point: ScanPoint,
+    /// The file before the active one, if it may hold un-synced data.
+    pub(crate) previous: Option<FileHandle>,
+    /// Whether the active file's name is durable.
+    pub(crate) is_name_synced: bool,
+    pub(crate) next: Option<NewSegment>,
+    pub(crate) unsealed: VecDeque<Unsealed>,
+    /// Taken from staging and not (wholly) written: goes first.
+    pub(crate) unwritten: Option<StagedBuffer>,
+    pub(crate) unsynced_bytes: u64,
+    pub(crate) unsynced_since: Option<Timestamp>,
+    pub(crate) bytes_since_checkpoint: u64,
+    pub(crate) last_write: Option<Timestamp>,
+}
+
+/// What a sync has to cover, taken while nobody writes.
+#[derive(Debug)]
+pub(crate) struct SyncPlan {
+    pub(crate) previous: Option<FileHandle>,
+    pub(crate) sync_names: bool,
+    pub(crate) active: FileHandle,
+    pub(crate) base: Offset,
+    pub(crate) point: ScanPoint,
+    pub(crate) bytes: u64,
+}
+
+impl Writer {
+    /// The checkpoint as it would be written now.
+    pub(crate) fn checkpoint_now(&self, log: &Inner, is_dirty: bool) -> Checkpoint {
+        Checkpoint {
+            identity: log.identity,
+            sequence: 0,
+            is_dirty,
+            epoch: self.header.epoch,
+            log_start: log.ends.start(),
+            durable: self.durable_point.offset,
+            scan_base: self.durable_point.base,
+            scan_position: self.durable_point.position,
+            scan_offset: self.durable_point.offset,
+            latest_append_time: log.staging().latest_append_time(),
+        }
+    }
+
+    /// Makes the dirty flag durable, unless it is.
+    pub(crate) fn set_dirty(&mut self, log: &Inner) -> Result<()> {
+        if !self.is_dirty {
+            // Dirty until proved clean: after an error nobody knows what the file says.
+            self.is_dirty = true;
+            let checkpoint = self.checkpoint_now(log, true);
+            let written = self.checkpoint.write(checkpoint).and_then(|()| self.checkpoint.sync());
+            written.map_err(|error| log.fail(error))?;
+        }
+        Ok(())
+    }
+
+    /// Writes everything that is staged to the active segment.
+    pub(crate) fn write_staged(&mut self, log: &Inner) -> Result<()> {
+        while self.write_one_buffer(log)? {}
+        Ok(())
+    }
+
+    /// Writes one buffer; false if there was none.
+    pub(crate) fn write_one_buffer(&mut self, log: &Inner) -> Result<bool> {
+        log.failure.check()?;
+        if self.unwritten.is_none() {
+            let Some(mut buffer) = log.staging().take() else { return Ok(false) };
+            assert_eq!(buffer.position, self.position, "staged batches follow what was written");
+            buffer.finish(self.header.salt, log.ends.durable());
+            self.unwritten = Some(buffer);
+        }
+        self.set_dirty(log)?;
+        let Some(buffer) = self.unwritten.as_ref() else { return Ok(false) };
+        // A full disk leaves the buffer here, to be written at the same place later; anything else is final.
+        log.sticky(self.file.write_all_at(&buffer.bytes, buffer.position))?;
+        let Some(buffer) = self.unwritten.take() else { return Ok(false) };
+
+        let size = buffer.bytes.len() as u64;
+        self.position = buffer.position.plus(size);
+        let headers =
+            buffer.batches.iter().map(|batch| (&batch.header, buffer.position.plus(batch.start as u64)));
+        self.active.add_batches(headers, self.position);
+        if let Some(last) = buffer.batches.last() {
+            self.written = last.header.next_offset();
+            let time = last.header.append_time;
+            self.active_since.get_or_insert(time);
+            self.unsynced_since.get_or_insert(time);
+            self.last_write = Some(time);
+        }
+        self.unsynced_bytes += size;
+        log.counters.writes.fetch_add(1, Ordering::Relaxed);
+        log.publish_written(self.written);
+        log.staging().recycle(buffer);
+        Ok(true)
+    }
+
+    /// Reserves space so that a batch can end at `end` of the active segment.
+    pub(crate) fn allocate(&mut self, log: &Inner, end: u64) -> Result<()> {
+        let config = log.config.load();
+        if config.preallocate && end > self.allocated {
+            let step = self.allocated.clamp(FIRST_ALLOCATION_BYTES, LARGEST_ALLOCATION_STEP_BYTES);
+            let planned = (self.allocated + step).min(u64::from(config.segment_bytes)).max(end);
+            if let Err(error) = self.file.allocate(planned) {
+                if planned == end || !matches!(error, Error::DiskFull { .. }) {
+                    return Err(error);
+                }
+                // No room for a whole step; what is needed now may still fit.
+                self.file.allocate(end)?;
+                self.allocated = end;
+            } else {
+                self.allocated = planned;
+            }
+        }
+        let room_end = self.room_end(&config);
+        log.staging().set_room_end(room_end);
+        Ok(())
+    }
+
+    /// Up to where batches may be staged for the active segment.
+    pub(crate) fn room_end(&self, config: &LogConfig) -> u64 {
+        if config.preallocate { self.allocated } else { u64::MAX }
+    }
+
+    /// Whether the active segment holds batches, written or staged.
+    pub(crate) fn is_active_empty(&self, log: &Inner) -> bool {
+        self.position == SEGMENT_DATA_START && self.unwritten.is_none() && log.staging().is_empty()
+    }
+
+    /// Whether a roll must wait for a sync.
+    pub(crate) fn is_roll_blocked(&self) -> bool {
+        self.previous.is_some() || !self.is_name_synced
+    }
+
+    /// Makes the next segment ready: its file, space and header, synced under a temporary name.
+    pub(crate) fn prepare_next(&mut self, log: &Inner) -> Result<()> {
+        if self.next.is_none() {
+            let header = new_header(log, self.header.epoch, self.header.epoch_start);
+            let new = new_segment_file(log, NEXT_SEGMENT_NAME, header)?;
+            new.sync().map_err(|error| new.discard(&log.storage, error))?;
+            self.next = Some(new);
+        }
+        Ok(())
+    }
+
+    /// Makes a new segment the active one. Everything staged is written to the old one first.
+    ///
+    /// The caller has made sure that [`Writer::is_roll_blocked`] is false.
+    pub(crate) fn roll(&mut self, log: &Inner) -> Result<()> {
+        assert!(!self.is_roll_blocked(), "at most two segments hold un-synced data");
+        self.set_dirty(log)?;
+        self.prepare_next(log)?;
+        // From here until staging has moved on, no batch is staged for the old segment.
+        loop {
+            self.write_staged(log)?;
+            let mut staging = log.staging();
+            if staging.is_empty() {
+                staging.set_room_end(0);
+                break;
+            }
+        }
+        let rolled = self.switch_to_next(log);
+        if rolled.is_err() {
+            let room_end = self.room_end(&log.config.load());
+            log.staging().set_room_end(room_end);
+        }
+        rolled
+    }
+
+    fn switch_to_next(&mut self, log: &Inner) -> Result<()> {
+        let base = self.written;
+        let Some(next) = self.next.take() else { return Ok(()) };
+        if let Err(error) = next.publish(&log.storage, &log.directory, base) {
+            return log.sticky(Err(next.discard(&log.storage, error)));
+        }
+        let (file, header, allocated) = (Arc::clone(&next.file), next.header, next.allocated);
+        let segment = next.into_segment(
+            &log.directory,
+            base,
+            log.config.load().read_mode,
+            SEGMENT_DATA_START,
+            NewSegment::empty_summary(base),
+        );
+        self.unsealed.push_back(Unsealed {
+            segment: Arc::clone(&self.active),
+            file: Arc::clone(&self.file),
+            header: self.header,
+            end: base,
+            data_end: self.position,
+        });
+        self.previous = Some(std::mem::replace(&mut self.file, file));
+        self.is_name_synced = false;
+        self.header = header;
+        self.active = Arc::clone(&segment);
+        self.position = SEGMENT_DATA_START;
+        self.allocated = allocated;
+        self.active_since = None;
+        log.segments.store(Arc::new(log.segments.load().with(segment)));
+        let mut staging = log.staging();
+        let (next_offset, epoch) = (staging.next_offset(), self.header.epoch);
+        staging.move_to(self.staging_place(&log.config.load()), next_offset, epoch);
+        log.counters.rolls.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Where staging continues.
+    pub(crate) fn staging_place(&self, config: &LogConfig) -> StagingPlace {
+        StagingPlace {
+            position: self.position,
+            room_end: self.room_end(config),
+            roll_at: u64::from(config.segment_bytes),
+        }
+    }
+
+    /// What a sync of everything written so far has to do; `None` if there is nothing.
+    pub(crate) fn plan_sync(&mut self, log: &Inner) -> Option<SyncPlan> {
+        if self.written <= log.ends.durable() && !self.is_roll_blocked() {
+            return None;
+        }
+        Some(SyncPlan {
+            previous: self.previous.clone(),
+            sync_names: !self.is_name_synced,
+            active: Arc::clone(&self.file),
+            base: self.active.base,
+            point: ScanPoint { base: self.active.base, position: self.position, offset: self.written },
+            bytes: std::mem::take(&mut self.unsynced_bytes),
+        })
+    }
+
+    /// Notes that `plan` was carried out.
+    pub(crate) fn finish_sync(&mut self, log: &Inner, plan: &SyncPlan) -> Result<()> {
+        if self.active.base == plan.base {
+            self.previous = None;
+            self.is_name_synced = true;
+        }
+        self.durable_point = plan.point;
+        if self.unsynced_bytes == 0 {
+            self.unsynced_since = None;
+        }
+        self.bytes_since_checkpoint += plan.bytes;
+        if self.is_dirty && self.bytes_since_checkpoint >= CHECKPOINT_INTERVAL_BYTES {
+            self.advance_checkpoint(log)?;
+        }
+        Ok(())
+    }
+
+    /// Writes the present durable offset to the checkpoint, without a sync.
+    pub(crate) fn advance_checkpoint(&mut self, log: &Inner) -> Result<()> {
+        self.bytes_since_checkpoint = 0;
+        let checkpoint = self.checkpoint_now(log, self.is_dirty);
+        log.sticky(self.checkpoint.write(checkpoint))
+    }
+
+    /// Writes the footers of rolled segments that are wholly durable. Returns how many.
+    pub(crate) fn seal_rolled(&mut self, log: &Inner) -> Result<usize> {
+        let mut sealed = 0;
+        while let Some(unsealed) = self.unsealed.front() {
+            let is_durable = unsealed.end <= log.ends.durable()
+                && (unsealed.end < self.active.base || !self.is_roll_blocked());
+            if !is_durable {
+                break;
+            }
+            seal(log, unsealed)?;
+            self.unsealed.pop_front();
+            sealed += 1;
+        }
+        Ok(sealed)
+    }
+}
+
+/// Writes the footer of a durable segment and cuts the space reserved behind it.
+///
+/// The file is cut first, to where the footer will end: then one sync covers both, and whatever a power cut leaves of
+/// them is a segment without a footer, which is rebuilt when it is needed.
+fn seal(log: &Inner, unsealed: &Unsealed) -> Result<()> {
+    let summary = unsealed.segment.summary(&log.segment_context(unsealed.end))?;
+    if summary.next_offset != unsealed.end {
+        // Damaged since it was written: a footer would hide that.
+        tracing::warn!(segment = %unsealed.segment.path().display(), "not sealed: its batches do not verify");
+        return Ok(());
+    }
+    let footer = Footer { summary, producers: Vec::new(), aborted: Vec::new() };
+    let place = format::BatchPlace { salt: unsealed.header.salt, position: unsealed.data_end };
+    let bytes = footer.encode(unsealed.segment.base, place);
+    let written = unsealed
+        .file
+        .set_length(unsealed.data_end.get() + bytes.len() as u64)
+        .and_then(|()| unsealed.file.write_all_at(&bytes, unsealed.data_end))
+        .and_then(|()| unsealed.file.sync_all());
+    log.sticky(written)
+}
+
+/// A header for a new segment of this log.
+pub(crate) fn new_header(log: &Inner, epoch: LogEpoch, epoch_start: Offset) -> SegmentHeader {
+    SegmentHeader {
+        identity: log.identity,
+        epoch,
+        epoch_start,
+        salt: log.storage.random(),
+        created: log.now(),
+    }
+}
+
+/// Makes a file for a new segment under a temporary name, with the first step of space reserved.
+pub(crate) fn new_segment_file(log: &Inner, name: &str, header: SegmentHeader) -> Result<NewSegment> {
+    let config = log.config.load();
+    let allocate = config.preallocate.then(|| FIRST_ALLOCATION_BYTES.min(u64::from(config.segment_bytes)));
+    NewSegment::create(&log.storage, &log.directory.join(name), header, allocate)
+}
+
+impl Inner {
+    /// Writes what is staged. With a deadline it does nothing if others write for that long.
+    pub(crate) fn write_staged(&self, deadline: Option<Instant>) -> Result<()> {
+        match self.writer()?.take_until(deadline) {
+            Some(mut writer) => writer.write_staged(self),
+            None => Ok(()),
+        }
+    }
+
+    /// Writes and syncs everything staged so far, and publishes the durable offset.
+    pub(crate) fn sync_leading(&self, _leader: &super::commit::Leader<'_>) -> Result<Offset> {
+        let slot = self.writer()?;
+        let plan = {
+            let mut writer = slot.take();
+            writer.write_staged(self)?;
+            writer.plan_sync(self)
+        };
+        let Some(plan) = plan else { return Ok(self.ends.durable()) };
+        self.failure.check()?;
+        // In this order: the older file, the newer one's name, the newer one. The durable offset passes a segment's
+        // end only when the next one can be found.
+        if let Some(previous) = &plan.previous {
+            self.sync_or_fail(previous.sync_data())?;
+        }
+        if plan.sync_names {
+            self.sync_or_fail(self.storage.sync_directory(&self.directory))?;
+        }
+        if plan.point.position > SEGMENT_DATA_START && plan.point.offset > plan.base {
+            self.sync_or_fail(plan.active.sync_data())?;
+        }
+        self.counters.syncs.fetch_add(1, Ordering::Relaxed);
+        self.failure.check()?;
+        self.publish_durable(plan.point.offset);
+        slot.take().finish_sync(self, &plan)?;
+        Ok(plan.point.offset)
+    }
+
+    /// A failed sync is final, whatever the error: what it dropped never becomes durable by trying again.
+    fn sync_or_fail(&self, synced: Result<()>) -> Result<()> {
+        synced.map_err(|error| self.fail(error))
+    }
+}

@@ -1,0 +1,203 @@
+//! A segment as readers see it: a file that is opened at first use, its header, and a summary of its batches.
+//!
+//! - Bytes below a segment's published end never change while anybody can read them.
+//! - The summary of the active segment grows with every write, before the written end is published. That of any other
+//!   is read from its footer, or rebuilt by hopping over batch headers, at first use.
+
+mod create;
+mod list;
+mod open;
+mod walk;
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use arc_swap::ArcSwapOption;
+
+pub(crate) use create::{NewSegment, file_name, parse_file_name};
+pub(crate) use list::SegmentList;
+pub(crate) use open::{OpenSegment, SegmentFault, read_footer, read_header};
+pub(crate) use walk::{BatchFault, BatchWalk, Step, WalkedBatch, first_nonzero};
+
+use crate::error::{Corruption, CorruptionKind};
+use crate::format::{BatchHeader, SEGMENT_DATA_START, SegmentSummary};
+use crate::storage::Storage;
+use crate::{Error, FilePosition, Offset, OffsetRange, PartitionIdentity, ReadMode, Result};
+
+/// One segment file of a partition.
+#[derive(Debug)]
+pub(crate) struct Segment {
+    pub(crate) base: Offset,
+    path: PathBuf,
+    /// Where the readable batches end, as far as is known: grows while the segment is active, and is `u64::MAX` for a
+    /// segment that was not looked into.
+    data_end: AtomicU64,
+    opened: ArcSwapOption<OpenSegment>,
+    summary: RwLock<Option<SegmentSummary>>,
+}
+
+impl Segment {
+    /// A segment that nobody has looked into yet.
+    pub(crate) fn unopened(directory: &Path, base: Offset) -> Self {
+        Self {
+            base,
+            path: directory.join(file_name(base)),
+            data_end: AtomicU64::new(u64::MAX),
+            opened: ArcSwapOption::empty(),
+            summary: RwLock::new(None),
+        }
+    }
+
+    /// A segment whose file is open already. `summary` is `None` where its batches are not known yet.
+    pub(crate) fn opened(
+        directory: &Path,
+        base: Offset,
+        opened: OpenSegment,
+        data_end: FilePosition,
+        summary: Option<SegmentSummary>,
+    ) -> Self {
+        let segment = Self::unopened(directory, base);
+        segment.opened.store(Some(Arc::new(opened)));
+        segment.data_end.store(data_end.get(), Ordering::Release);
+        Self { summary: RwLock::new(summary), ..segment }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Where the readable batches end, or `None` if that is not known.
+    pub(crate) fn data_end(&self) -> Option<FilePosition> {
+        Some(self.data_end.load(Ordering::Acquire)).filter(|end| *end != u64::MAX).map(FilePosition::new)
+    }
+
+    /// The open file, opened now if need be.
+    pub(crate) fn open(&self, context: &SegmentContext<'_>) -> Result<Arc<OpenSegment>> {
+        if let Some(opened) = &*self.opened.load() {
+            return Ok(Arc::clone(opened));
+        }
+        let opened = Arc::new(
+            OpenSegment::open(context.storage, &self.path, context.read_mode)
+                .map_err(|fault| self.error_of(fault, context.end))?,
+        );
+        let found = opened.header.identity;
+        if found != context.identity {
+            let kind = CorruptionKind::ForeignSegment { found: Box::new(found) };
+            return Err(self.corrupt(FilePosition::ZERO, context.end, kind));
+        }
+        self.opened.store(Some(Arc::clone(&opened)));
+        Ok(opened)
+    }
+
+    /// Forgets the open file; handles and maps that readers still hold stay usable.
+    pub(crate) fn forget_open(&self) {
+        self.opened.store(None);
+    }
+
+    /// Tells readers of batches that were just written, in order. The written end is published after this.
+    pub(crate) fn add_batches<'b>(
+        &self,
+        batches: impl Iterator<Item = (&'b BatchHeader, FilePosition)>,
+        data_end: FilePosition,
+    ) {
+        let mut summary = self.write_summary();
+        if let Some(summary) = summary.as_mut() {
+            batches.for_each(|(header, position)| summary.add_batch(header, position));
+        }
+        self.data_end.store(data_end.get(), Ordering::Release);
+    }
+
+    /// Runs `look` on the summary, which is made now if need be. `end` is where the segment's offsets end.
+    pub(crate) fn with_summary<T>(
+        &self,
+        context: &SegmentContext<'_>,
+        look: impl FnOnce(&SegmentSummary) -> T,
+    ) -> Result<T> {
+        if let Some(summary) = self.read_summary().as_ref() {
+            return Ok(look(summary));
+        }
+        let opened = self.open(context)?;
+        let mut place = self.write_summary();
+        let summary = match &mut *place {
+            Some(summary) => summary,
+            none => none.insert(self.load_summary(&opened, context)?),
+        };
+        Ok(look(summary))
+    }
+
+    /// Reads the footer, or hops over the batch headers up to `context.end`.
+    fn load_summary(&self, opened: &OpenSegment, context: &SegmentContext<'_>) -> Result<SegmentSummary> {
+        // An active segment has no footer, and its file may be longer than its data.
+        if self.data_end().is_none()
+            && let Some((footer, _)) = read_footer(&*opened.file, self.base, opened.header.salt)?
+        {
+            return Ok(footer.summary);
+        }
+        let mut summary =
+            SegmentSummary { first_offset: self.base, next_offset: self.base, ..SegmentSummary::default() };
+        let end_position = match self.data_end() {
+            Some(end) => end,
+            None => FilePosition::new(opened.file.length()?),
+        };
+        let mut walk = BatchWalk::headers_only(opened, SEGMENT_DATA_START, end_position);
+        while summary.next_offset < context.end {
+            match walk.next(summary.next_offset)? {
+                Step::Batch(batch) => summary.add_batch(&batch.header, batch.position),
+                // What is damaged is found, and reported, by whoever reads it; the index then ends early.
+                Step::Bad { .. } | Step::End => break,
+            }
+        }
+        Ok(summary)
+    }
+
+    /// A copy of the summary, made now if need be.
+    pub(crate) fn summary(&self, context: &SegmentContext<'_>) -> Result<SegmentSummary> {
+        self.with_summary(context, SegmentSummary::clone)
+    }
+
+    /// An error that says that `[self.base, end)` cannot be read because of what is at `position`.
+    pub(crate) fn corrupt(&self, position: FilePosition, end: Offset, kind: CorruptionKind) -> Error {
+        self.corrupt_range(position, OffsetRange { start: self.base, end }, kind)
+    }
+
+    pub(crate) fn corrupt_range(
+        &self,
+        position_bytes: FilePosition,
+        offsets: OffsetRange,
+        kind: CorruptionKind,
+    ) -> Error {
+        Error::Corrupt(Box::new(Corruption { file: self.path.clone(), position_bytes, offsets, kind }))
+    }
+
+    fn error_of(&self, fault: SegmentFault, end: Offset) -> Error {
+        match fault {
+            SegmentFault::Error(error) if error.is_not_found() => {
+                self.corrupt(FilePosition::ZERO, end, CorruptionKind::MissingSegment)
+            }
+            SegmentFault::Error(error) => error,
+            SegmentFault::BadHeader => {
+                self.corrupt(FilePosition::ZERO, end, CorruptionKind::BadSegmentHeader)
+            }
+        }
+    }
+
+    fn read_summary(&self) -> RwLockReadGuard<'_, Option<SegmentSummary>> {
+        // A panic inside leaves at worst a summary without its last batches, which is rebuilt at the next open.
+        self.summary.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write_summary(&self) -> RwLockWriteGuard<'_, Option<SegmentSummary>> {
+        self.summary.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What a segment needs to know of its log to open itself.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SegmentContext<'c> {
+    pub(crate) storage: &'c Arc<dyn Storage>,
+    pub(crate) identity: PartitionIdentity,
+    pub(crate) read_mode: ReadMode,
+    /// Where this segment's live offsets end: the base of the next live one, or the visible end.
+    pub(crate) end: Offset,
+}

@@ -1,0 +1,250 @@
+//! The real disk.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::hash::{BuildHasher, RandomState};
+use std::io;
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::path::Path;
+use std::sync::Arc;
+
+use rustix::fs::{FallocateFlags, OFlags};
+
+use super::{DirectoryEntry, EntryKind, FileHandle, Map, OpenMode, Storage, StorageFile, StorageLock};
+use crate::{Error, FilePosition, IoOperation, Result};
+
+#[cfg(not(all(target_os = "linux", target_pointer_width = "64")))]
+compile_error!(
+    "tailwater is built and tested for 64-bit Linux only: elsewhere its durability was never checked"
+);
+
+/// The file systems of the operating system.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Disk;
+
+#[derive(Debug)]
+struct DiskFile {
+    file: File,
+    path: Arc<Path>,
+}
+
+/// The network file systems that can be told by their number (`statfs(2)`).
+const NETWORK_FILE_SYSTEMS: [(u64, &str); 8] = [
+    (0x6969, "NFS"),
+    (0x517b, "SMB"),
+    (0xff53_4d42, "CIFS"),
+    (0xfe53_4d42, "SMB2"),
+    (0x0102_1997, "9P"),
+    (0x00c3_6400, "Ceph"),
+    (0x6b41_4653, "AFS"),
+    (0x5346_414f, "AFS"),
+];
+
+impl Storage for Disk {
+    fn open_file(&self, path: &Path, mode: OpenMode) -> Result<FileHandle> {
+        let failed = |error| Error::io(operation_of(mode), path, error);
+        let mut options = OpenOptions::new();
+        options.read(true).write(mode != OpenMode::Read);
+        match mode {
+            OpenMode::Read | OpenMode::ReadWrite => {}
+            OpenMode::CreateNew => {
+                options.create_new(true);
+            }
+            OpenMode::CreateOrTruncate => {
+                options.create(true).truncate(true);
+            }
+        }
+        // A link could lead out of the directory, and opening a fifo would wait for its other end.
+        let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+        options.custom_flags(flags.bits().cast_signed());
+        let file = options.open(path).map_err(failed)?;
+        if !file.metadata().map_err(failed)?.is_file() {
+            return Err(failed(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file")));
+        }
+        Ok(Arc::new(DiskFile { file, path: path.into() }))
+    }
+
+    fn list_directory(&self, directory: &Path) -> Result<Vec<DirectoryEntry>> {
+        let failed = |error| Error::io(IoOperation::List, directory, error);
+        fs::read_dir(directory)
+            .map_err(failed)?
+            .map(|entry| {
+                let entry = entry.map_err(failed)?;
+                Ok(DirectoryEntry {
+                    name: entry.file_name(),
+                    kind: kind_of(entry.file_type().map_err(failed)?),
+                })
+            })
+            .collect()
+    }
+
+    fn entry_kind(&self, path: &Path) -> Result<Option<EntryKind>> {
+        match fs::symlink_metadata(path) {
+            Ok(metadata) => Ok(Some(kind_of(metadata.file_type()))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(Error::io(IoOperation::Inspect, path, error)),
+        }
+    }
+
+    fn create_directory(&self, directory: &Path) -> Result<()> {
+        fs::create_dir(directory).map_err(|error| Error::io(IoOperation::Create, directory, error))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> Result<()> {
+        fs::rename(from, to).map_err(|error| Error::io(IoOperation::Rename, from, error))
+    }
+
+    fn remove_file(&self, path: &Path) -> Result<()> {
+        fs::remove_file(path).map_err(|error| Error::io(IoOperation::Remove, path, error))
+    }
+
+    fn remove_directory(&self, directory: &Path) -> Result<()> {
+        fs::remove_dir(directory).map_err(|error| Error::io(IoOperation::Remove, directory, error))
+    }
+
+    fn sync_directory(&self, directory: &Path) -> Result<()> {
+        File::open(directory)
+            .and_then(|file| file.sync_all())
+            .map_err(|error| Error::io(IoOperation::Sync, directory, error))
+    }
+
+    fn try_lock(&self, path: &Path) -> Result<Option<Box<dyn StorageLock>>> {
+        let failed = |error| Error::io(IoOperation::Lock, path, error);
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
+            .open(path)
+            .map_err(failed)?;
+        match file.try_lock() {
+            Ok(()) => Ok(Some(Box::new(DiskLock(DiskFile { file, path: path.into() })))),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(error)) => Err(failed(error)),
+        }
+    }
+
+    fn network_file_system(&self, path: &Path) -> Result<Option<&'static str>> {
+        let stat =
+            rustix::fs::statfs(path).map_err(|error| Error::io(IoOperation::Inspect, path, error.into()))?;
+        let number = u64::from_le_bytes(stat.f_type.to_le_bytes()) & 0xffff_ffff;
+        Ok(NETWORK_FILE_SYSTEMS.iter().find(|(known, _)| *known == number).map(|(_, name)| *name))
+    }
+
+    fn random(&self) -> u64 {
+        // Keyed by the operating system's randomness, and different at every call.
+        RandomState::new().hash_one(std::time::Instant::now())
+    }
+}
+
+impl StorageFile for DiskFile {
+    fn path(&self) -> &Arc<Path> {
+        &self.path
+    }
+
+    fn read_at(&self, buffer: &mut [u8], position: FilePosition) -> Result<usize> {
+        uninterrupted(|| self.file.read_at(buffer, position.get()))
+            .map_err(|error| self.failed(IoOperation::Read, error))
+    }
+
+    fn write_at(&self, bytes: &[u8], position: FilePosition) -> Result<usize> {
+        let count = uninterrupted(|| self.file.write_at(bytes, position.get()))
+            .map_err(|error| self.failed(IoOperation::Write, error))?;
+        if count == 0 && !bytes.is_empty() {
+            return Err(self.failed(IoOperation::Write, io::ErrorKind::WriteZero.into()));
+        }
+        Ok(count)
+    }
+
+    fn allocate(&self, length: u64) -> Result<()> {
+        let allocated = uninterrupted(|| {
+            rustix::fs::fallocate(&self.file, FallocateFlags::empty(), 0, length).map_err(io::Error::from)
+        });
+        match allocated {
+            Err(error) if error.kind() == io::ErrorKind::Unsupported => {
+                // The file system cannot reserve. A longer file at least spares the length's sync.
+                if self.length()? < length {
+                    self.set_length(length)?;
+                }
+                Ok(())
+            }
+            result => result.map_err(|error| self.failed(IoOperation::Allocate, error)),
+        }
+    }
+
+    fn set_length(&self, length: u64) -> Result<()> {
+        uninterrupted(|| self.file.set_len(length))
+            .map_err(|error| self.failed(IoOperation::SetLength, error))
+    }
+
+    fn length(&self) -> Result<u64> {
+        let metadata = self.file.metadata().map_err(|error| self.failed(IoOperation::Inspect, error))?;
+        Ok(metadata.len())
+    }
+
+    fn sync_data(&self) -> Result<()> {
+        // Not repeated after EINTR: what a failed sync dropped does not come back.
+        self.file.sync_data().map_err(|error| self.failed(IoOperation::Sync, error))
+    }
+
+    fn sync_all(&self) -> Result<()> {
+        self.file.sync_all().map_err(|error| self.failed(IoOperation::Sync, error))
+    }
+
+    fn map(&self, length: u64) -> Result<Option<Map>> {
+        Map::new(&self.file, length).map(Some).map_err(|error| self.failed(IoOperation::Map, error))
+    }
+}
+
+impl DiskFile {
+    fn failed(&self, operation: IoOperation, error: io::Error) -> Error {
+        Error::io(operation, Arc::clone(&self.path), error)
+    }
+}
+
+/// A held `flock(2)`; the kernel frees it when the file is closed.
+#[derive(Debug)]
+struct DiskLock(DiskFile);
+
+impl StorageLock for DiskLock {
+    fn set_holder(&self, holder: &str) -> Result<()> {
+        self.0.set_length(0)?;
+        self.0.write_all_at(holder.as_bytes(), FilePosition::ZERO)
+    }
+
+    fn is_current(&self) -> Result<bool> {
+        let failed = |error| self.0.failed(IoOperation::Inspect, error);
+        let mine = self.0.file.metadata().map_err(failed)?;
+        match fs::symlink_metadata(&self.0.path) {
+            Ok(named) => Ok((named.dev(), named.ino()) == (mine.dev(), mine.ino())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(failed(error)),
+        }
+    }
+}
+
+fn operation_of(mode: OpenMode) -> IoOperation {
+    match mode {
+        OpenMode::Read | OpenMode::ReadWrite => IoOperation::Open,
+        OpenMode::CreateNew | OpenMode::CreateOrTruncate => IoOperation::Create,
+    }
+}
+
+fn kind_of(kind: fs::FileType) -> EntryKind {
+    if kind.is_file() {
+        EntryKind::File
+    } else if kind.is_dir() {
+        EntryKind::Directory
+    } else {
+        EntryKind::Other
+    }
+}
+
+fn uninterrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
+}

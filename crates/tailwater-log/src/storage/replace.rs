@@ -1,0 +1,87 @@
+//! Replacing small files whole, and making directories that stay.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::{EntryKind, OpenMode, Storage};
+use crate::{Error, FilePosition, IoOperation, Result};
+
+/// Puts a file with `bytes` in the place of whatever is at `path`: written aside, synced, renamed, directory synced.
+/// After a power cut there is the old file or the new one.
+///
+/// # Errors
+///
+/// [`Error::Io`], [`Error::DiskFull`]. After an error in the last step either file may be found later.
+pub fn replace(storage: &Arc<dyn Storage>, path: &Path, bytes: &[u8]) -> Result<()> {
+    let mut aside = path.as_os_str().to_owned();
+    aside.push(".tmp");
+    let aside = Path::new(&aside);
+    let written = (|| {
+        let file = storage.open_file(aside, OpenMode::CreateOrTruncate)?;
+        file.write_all_at(bytes, FilePosition::ZERO)?;
+        file.sync_all()
+    })();
+    if let Err(error) = written {
+        // The next attempt would cut it to nothing anyway.
+        let _ = storage.remove_file(aside);
+        return Err(error);
+    }
+    storage.rename(aside, path)?;
+    storage.sync_directory(parent_of(path))
+}
+
+/// Reads a whole file, or `None` if there is none.
+///
+/// # Errors
+///
+/// [`Error::Io`]; a file over `max_bytes` answers it with `InvalidData`.
+pub fn read_whole(storage: &Arc<dyn Storage>, path: &Path, max_bytes: u64) -> Result<Option<Vec<u8>>> {
+    let file = match storage.open_file(path, OpenMode::Read) {
+        Err(error) if error.is_not_found() => return Ok(None),
+        opened => opened?,
+    };
+    let length = file.length()?;
+    if length > max_bytes {
+        let text = format!("it has {length} bytes, and {max_bytes} bytes at most were expected");
+        let error = std::io::Error::new(std::io::ErrorKind::InvalidData, text);
+        return Err(Error::io(IoOperation::Read, path, error));
+    }
+    let mut bytes = vec![0; usize::try_from(length).unwrap_or(usize::MAX)];
+    let count = file.read_full_at(&mut bytes, FilePosition::ZERO)?;
+    bytes.truncate(count);
+    Ok(Some(bytes))
+}
+
+/// Makes `directory` with whatever parents are missing, and makes their names durable. An existing one is left as it is.
+///
+/// # Errors
+///
+/// [`Error::Io`]; with `NotADirectory` if something else has the name.
+pub fn create_directory_durably(storage: &Arc<dyn Storage>, directory: &Path) -> Result<()> {
+    match storage.entry_kind(directory)? {
+        Some(EntryKind::Directory) => return Ok(()),
+        Some(EntryKind::Other) | None => {}
+        Some(EntryKind::File) => {
+            let error = std::io::ErrorKind::NotADirectory.into();
+            return Err(Error::io(IoOperation::Create, directory, error));
+        }
+    }
+    let parent = parent_of(directory);
+    if parent != directory {
+        create_directory_durably(storage, parent)?;
+    }
+    match storage.create_directory(directory) {
+        // A link to a directory, or somebody else was faster.
+        Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::AlreadyExists => {}
+        made => made?,
+    }
+    storage.sync_directory(parent)
+}
+
+fn parent_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
+        Some(parent) => parent,
+        None => path,
+    }
+}

@@ -1,0 +1,524 @@
+//! The public contract of one partition, on the real disk and the simulated one.
+
+#![allow(clippy::unwrap_used, clippy::cast_possible_truncation, missing_docs)]
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tailwater_log::format::Header;
+use tailwater_log::storage::{Disk, SimDisk, Storage};
+use tailwater_log::{
+    Durability, Error, FetchIsolation, FetchLimits, Log, LogConfig, LogEpoch, LogOptions, ManualClock,
+    NewRecord, Offset, OpaqueBatch, PartitionId, PartitionIdentity, ReadMode, RecoveryOutcome, Signal,
+    Timestamp, TopicId, WhenFull,
+};
+
+fn options() -> LogOptions {
+    let identity =
+        PartitionIdentity { topic_id: TopicId::from_bytes([5; 16]), partition: PartitionId::new(2) };
+    let mut options = LogOptions::new(identity);
+    options.config.segment_bytes = 8192;
+    options.config.staging_bytes = 16 * 1024;
+    options
+}
+
+fn with(change: impl FnOnce(&mut LogConfig)) -> LogOptions {
+    let mut options = options();
+    change(&mut options.config);
+    options
+}
+
+/// Runs `test` on a new log on each kind of storage, through maps and through `pread`.
+fn on_each_storage(test: impl Fn(&dyn Fn(LogOptions) -> Log)) {
+    for read_mode in [ReadMode::Mapped, ReadMode::Positional] {
+        let directory = tempfile::tempdir().unwrap();
+        let real: Arc<dyn Storage> = Arc::new(Disk);
+        for (storage, path) in
+            [(real, directory.path().join("log")), (Arc::new(SimDisk::new(1)), "/log".into())]
+        {
+            test(&|mut options| {
+                options.config.read_mode = read_mode;
+                match Log::create(Arc::clone(&storage), &path, options.clone()) {
+                    Err(Error::Io { .. }) => Log::open(Arc::clone(&storage), &path, options).unwrap(),
+                    created => created.unwrap(),
+                }
+            });
+        }
+    }
+}
+
+fn append(log: &Log, value: &str) -> Offset {
+    let receipt = log.append(&[NewRecord::new(value.as_bytes())], None, WhenFull::Wait).unwrap();
+    receipt.wait().unwrap().offsets.start
+}
+
+fn read_all(log: &Log) -> Vec<(u64, String)> {
+    let mut from = log.log_start_offset();
+    let mut hint = None;
+    let mut all = Vec::new();
+    loop {
+        let limits = FetchLimits { max_records: 7, max_bytes: 3000 };
+        let fetched = log.fetch(from, limits, FetchIsolation::Visible, hint).unwrap();
+        all.extend(fetched.iter().map(|record| {
+            (record.offset().get(), String::from_utf8(record.value().unwrap().to_vec()).unwrap())
+        }));
+        if fetched.next_offset() == from {
+            return all;
+        }
+        hint = fetched.hint();
+        from = fetched.next_offset();
+    }
+}
+
+fn numbered(range: std::ops::Range<u64>) -> Vec<(u64, String)> {
+    range.map(|n| (n, format!("record {n} {}", "x".repeat(n as usize % 300)))).collect()
+}
+
+fn append_numbered(log: &Log, range: std::ops::Range<u64>) {
+    for (offset, value) in numbered(range) {
+        assert_eq!(append(log, &value).get(), offset);
+    }
+}
+
+#[test]
+fn records_are_read_back_across_rolls_and_reopening() {
+    on_each_storage(|open| {
+        let log = open(options());
+        append_numbered(&log, 0..200);
+        assert!(log.stats().unwrap().segment_count > 3);
+        assert_eq!(read_all(&log), numbered(0..200));
+        log.close().unwrap();
+        drop(log);
+        let log = open(options());
+        assert_eq!(log.recovery_report().outcome, RecoveryOutcome::Clean);
+        assert_eq!(log.epoch(), LogEpoch::FIRST);
+        append_numbered(&log, 200..300);
+        assert_eq!(read_all(&log), numbered(0..300));
+    });
+}
+
+#[test]
+fn a_batch_is_appended_whole_and_read_with_everything_it_has() {
+    on_each_storage(|open| {
+        let log = open(options());
+        let headers = [Header { key: "trace", value: Some(b"1") }, Header { key: "trace", value: None }];
+        let records = [
+            NewRecord {
+                key: Some(b"k"),
+                headers: &headers,
+                created_at: Some(Timestamp::from_millis(-7)),
+                value: Some(b"v"),
+            },
+            NewRecord { key: Some(b"gone"), ..NewRecord::default() },
+        ];
+        let appended = log.append(&records, None, WhenFull::Wait).unwrap().wait().unwrap();
+        assert_eq!(appended.offsets.count(), 2);
+        let fetched = log.fetch(Offset::ZERO, FetchLimits::default(), FetchIsolation::Visible, None).unwrap();
+        assert_eq!(fetched.batches().len(), 1);
+        let read: Vec<_> = fetched.iter().collect();
+        assert_eq!((read[0].key(), read[0].value()), (Some(&b"k"[..]), Some(&b"v"[..])));
+        assert_eq!(read[0].headers().collect::<Vec<_>>(), headers);
+        assert_eq!(read[0].created_at(), Timestamp::from_millis(-7));
+        assert_eq!((read[1].key(), read[1].value()), (Some(&b"gone"[..]), None));
+        assert_eq!(read[1].key_bytes().unwrap(), "gone");
+    });
+}
+
+#[test]
+fn a_fetch_starts_and_stops_inside_a_batch() {
+    on_each_storage(|open| {
+        let log = open(options());
+        let values: Vec<String> = (0..50).map(|n| n.to_string()).collect();
+        let records: Vec<_> = values.iter().map(|value| NewRecord::new(value.as_bytes())).collect();
+        log.append(&records, None, WhenFull::Wait).unwrap().wait().unwrap();
+        let limits = FetchLimits { max_records: 4, max_bytes: 1 };
+        let fetched = log.fetch(Offset::new(10), limits, FetchIsolation::Visible, None).unwrap();
+        assert_eq!(fetched.iter().map(|record| record.offset().get()).collect::<Vec<_>>(), [10, 11, 12, 13]);
+        assert_eq!((fetched.record_count(), fetched.next_offset()), (4, Offset::new(14)));
+        let rest = log.fetch(Offset::new(14), FetchLimits::default(), FetchIsolation::Visible, None).unwrap();
+        assert_eq!(rest.record_count(), 36);
+    });
+}
+
+#[test]
+fn offsets_outside_the_log_are_told_with_its_ends() {
+    on_each_storage(|open| {
+        let log = open(options());
+        append_numbered(&log, 0..100);
+        log.delete_records_before(Offset::new(60)).unwrap();
+        for from in [59, 101] {
+            let error = log
+                .fetch(Offset::new(from), FetchLimits::default(), FetchIsolation::Visible, None)
+                .unwrap_err();
+            assert_eq!(error.to_string(), format!("offset {from} is outside [60, 100]"));
+        }
+        assert!(
+            log.fetch(Offset::new(100), FetchLimits::default(), FetchIsolation::Visible, None)
+                .unwrap()
+                .is_empty()
+        );
+        assert_eq!(read_all(&log), numbered(60..100));
+        drop(log);
+        assert_eq!(read_all(&open(options())), numbered(60..100));
+    });
+}
+
+#[test]
+fn all_records_can_be_deleted_and_offsets_go_on() {
+    on_each_storage(|open| {
+        let log = open(options());
+        append_numbered(&log, 0..30);
+        log.delete_records_before(Offset::new(30)).unwrap();
+        assert_eq!(read_all(&log), []);
+        assert_eq!(log.stats().unwrap().segment_count, 1);
+        log.close().unwrap();
+        drop(log);
+        let log = open(options());
+        append_numbered(&log, 30..40);
+        assert_eq!(read_all(&log), numbered(30..40));
+    });
+}
+
+#[test]
+fn a_truncation_removes_the_end_and_raises_the_epoch() {
+    on_each_storage(|open| {
+        let log = open(options());
+        append_numbered(&log, 0..120);
+        let values: Vec<_> = numbered(120..130);
+        let records: Vec<_> = values.iter().map(|(_, value)| NewRecord::new(value.as_bytes())).collect();
+        log.append(&records, None, WhenFull::Wait).unwrap().wait().unwrap();
+        for (cut, epoch) in [(124, 2), (90, 3), (90, 3), (0, 4)] {
+            log.truncate_to(Offset::new(cut)).unwrap();
+            assert_eq!(log.epoch().get(), epoch);
+            assert_eq!(read_all(&log), numbered(0..cut), "cut at {cut}");
+        }
+        assert_eq!(log.epoch_end(LogEpoch::new(1)).unwrap(), Offset::ZERO);
+        append_numbered(&log, 0..20);
+        drop(log);
+        assert_eq!(read_all(&open(options())), numbered(0..20));
+    });
+}
+
+#[test]
+fn epochs_tell_which_history_a_position_is_of() {
+    on_each_storage(|open| {
+        let log = open(options());
+        append_numbered(&log, 0..50);
+        log.truncate_to(Offset::new(30)).unwrap();
+        append_numbered(&log, 30..60);
+        log.truncate_to(Offset::new(55)).unwrap();
+        for (epoch, end) in [(1, 30), (2, 55), (3, 55)] {
+            assert_eq!(log.epoch_end(LogEpoch::new(epoch)).unwrap().get(), end, "epoch {epoch}");
+        }
+        for (offset, epoch) in [(1, 1), (30, 1), (31, 2), (55, 2)] {
+            assert_eq!(log.epoch_at(Offset::new(offset)).unwrap().get(), epoch, "offset {offset}");
+        }
+    });
+}
+
+#[test]
+fn a_receipt_of_a_truncated_record_says_so() {
+    let log = Log::create(
+        Arc::new(SimDisk::new(1)),
+        "/log".as_ref(),
+        with(|c| c.durability = Durability::Buffered),
+    )
+    .unwrap();
+    let mut receipt = log.append(&[NewRecord::new(b"x")], Some(Durability::Durable), WhenFull::Wait).unwrap();
+    assert!(receipt.try_get().is_none());
+    log.truncate_to(Offset::ZERO).unwrap();
+    assert!(matches!(receipt.wait(), Err(Error::Truncated { .. })));
+}
+
+#[test]
+fn a_compare_and_append_appends_only_at_the_expected_end() {
+    on_each_storage(|open| {
+        let log = open(options());
+        append_numbered(&log, 0..3);
+        let refused =
+            log.append_if(Offset::new(2), &[NewRecord::new(b"x")], None, WhenFull::Wait).unwrap_err();
+        assert_eq!(refused.to_string(), "the log ends at offset 3, not at 2");
+        let receipt = log.append_if(Offset::new(3), &[NewRecord::new(b"x")], None, WhenFull::Wait).unwrap();
+        assert_eq!(receipt.wait().unwrap().offsets.start, Offset::new(3));
+    });
+}
+
+#[test]
+fn an_opaque_batch_spans_offsets_and_is_never_cut() {
+    on_each_storage(|open| {
+        let log = open(options());
+        append_numbered(&log, 0..2);
+        let batch = OpaqueBatch { body: b"not records", offset_count: 10, created_at: None };
+        log.append_opaque(&batch, None, WhenFull::Wait).unwrap().wait().unwrap();
+        let fetched =
+            log.fetch(Offset::new(2), FetchLimits::default(), FetchIsolation::Visible, None).unwrap();
+        assert_eq!(&fetched.batches()[0].body()[..], b"not records");
+        assert_eq!((fetched.iter().count(), fetched.next_offset()), (0, Offset::new(12)));
+        assert!(matches!(log.truncate_to(Offset::new(5)), Err(Error::InsideOpaqueBatch { .. })));
+        log.truncate_to(Offset::new(2)).unwrap();
+        assert_eq!(read_all(&log), numbered(0..2));
+    });
+}
+
+#[test]
+fn records_over_the_limit_are_refused_and_change_nothing() {
+    on_each_storage(|open| {
+        let log = open(with(|config| config.max_batch_bytes = 2000));
+        let error = log.append(&[NewRecord::new(&[0; 2000])], None, WhenFull::Wait).unwrap_err();
+        assert!(error.to_string().ends_with("bytes exceeds the limit of 2000 bytes"), "{error}");
+        assert!(matches!(log.append(&[], None, WhenFull::Wait), Err(Error::InvalidBatch { .. })));
+        append_numbered(&log, 0..1);
+    });
+}
+
+#[test]
+fn a_record_larger_than_a_segment_and_than_staging_is_taken() {
+    on_each_storage(|open| {
+        let log = open(options());
+        append_numbered(&log, 0..5);
+        let large = "y".repeat(100_000);
+        append(&log, &large);
+        append(&log, "after");
+        let all = read_all(&log);
+        assert_eq!(all[5].1, large);
+        assert_eq!(all[6].1, "after");
+    });
+}
+
+#[test]
+fn the_first_record_at_or_after_a_time_is_found() {
+    let clock = Arc::new(ManualClock::new(Timestamp::from_millis(1000)));
+    let mut options = options();
+    options.clock = clock.clone();
+    let log = Log::create(Arc::new(SimDisk::new(1)), "/log".as_ref(), options).unwrap();
+    for n in 0..300u64 {
+        append(&log, &format!("record {n} {}", "z".repeat(100)));
+        // Every tenth step the clock jumps back; append times do not.
+        clock.advance_ms(if n % 10 == 9 { -25 } else { 10 });
+    }
+    let mut times = Vec::new();
+    let mut from = Offset::ZERO;
+    while from < Offset::new(300) {
+        let fetched = log.fetch(from, FetchLimits::default(), FetchIsolation::Visible, None).unwrap();
+        times.extend(fetched.iter().map(|record| record.appended_at()));
+        from = fetched.next_offset();
+    }
+    assert!(times.is_sorted());
+    for time in [0, 1000, 1001, 1500, 2000, 2500, times[299].as_millis(), times[299].as_millis() + 1] {
+        let time = Timestamp::from_millis(time);
+        let expected = times.iter().position(|at| *at >= time).map(|offset| Offset::new(offset as u64));
+        assert_eq!(log.offset_for_time(time).unwrap(), expected, "{time}");
+    }
+}
+
+#[test]
+fn lazy_logs_show_what_is_written_and_sync_when_it_is_due() {
+    let clock = Arc::new(ManualClock::new(Timestamp::from_millis(1000)));
+    let mut options = with(|config| config.durability = Durability::Buffered);
+    options.clock = clock.clone();
+    let log = Log::create(Arc::new(SimDisk::new(1)), "/log".as_ref(), options).unwrap();
+    append(&log, "a");
+    assert_eq!((log.log_end_offset().get(), log.written_offset().get()), (1, 0));
+    assert!(!log.maintain().unwrap().did_work);
+    clock.advance_ms(100);
+    assert!(log.maintain().unwrap().did_work);
+    assert_eq!((log.written_offset().get(), log.durable_offset().get()), (1, 0));
+    assert_eq!(read_all(&log).len(), 1);
+    clock.advance_ms(1000);
+    log.maintain().unwrap();
+    assert_eq!(log.durable_offset().get(), 1);
+    clock.advance_ms(50);
+    log.maintain().unwrap();
+    clock.advance_ms(7 * 24 * 3600 * 1000);
+    let due = log.maintain().unwrap();
+    assert!(due.did_work, "an old segment is rolled");
+    assert_eq!(log.stats().unwrap().segment_count, 2);
+    assert_eq!(log.maintain().unwrap().next_due_ms, None);
+}
+
+#[test]
+fn an_armed_signal_is_woken_by_what_becomes_visible() {
+    on_each_storage(|open| {
+        let log = open(options());
+        let signal = Arc::new(Signal::new());
+        let guard = log.add_listener(&signal, FetchIsolation::Visible);
+        signal.arm();
+        assert!(!signal.wait_until(Instant::now()));
+        signal.arm();
+        std::thread::scope(|scope| {
+            scope.spawn(|| append(&log, "news"));
+            assert!(signal.wait_until(Instant::now() + Duration::from_secs(30)));
+        });
+        drop(guard);
+        signal.arm();
+        append(&log, "unheard");
+        assert!(!signal.wait_until(Instant::now()));
+    });
+}
+
+#[test]
+fn a_waiting_reader_of_a_lazy_log_gets_records_at_once() {
+    on_each_storage(|open| {
+        let log = open(with(|config| config.durability = Durability::Written));
+        let signal = Arc::new(Signal::new());
+        let _guard = log.add_listener(&signal, FetchIsolation::Visible);
+        signal.arm();
+        let _receipt =
+            log.append(&[NewRecord::new(b"x")], Some(Durability::Buffered), WhenFull::Wait).unwrap();
+        assert!(signal.wait_until(Instant::now()));
+        assert_eq!(read_all(&log).len(), 1);
+    });
+}
+
+#[test]
+fn threads_share_syncs_and_lose_nothing() {
+    on_each_storage(|open| {
+        let log = open(with(|config| config.segment_bytes = 64 * 1024));
+        std::thread::scope(|scope| {
+            for thread in 0..8 {
+                let log = &log;
+                scope.spawn(move || {
+                    for n in 0..50 {
+                        let value = format!("{thread} {n}");
+                        let at = append(log, &value);
+                        assert!(log.durable_offset() > at);
+                    }
+                });
+            }
+        });
+        let all = read_all(&log);
+        assert_eq!(all.len(), 400);
+        for thread in 0..8 {
+            let own: Vec<_> =
+                all.iter().filter(|(_, value)| value.starts_with(&format!("{thread} "))).collect();
+            assert!(own.iter().zip(0..).all(|((_, value), n)| *value == format!("{thread} {n}")), "in order");
+        }
+    });
+}
+
+#[test]
+fn a_second_writer_is_refused_and_told_who_holds_the_log() {
+    let directory = tempfile::tempdir().unwrap();
+    let log = Log::create(Arc::new(Disk), directory.path(), options()).unwrap();
+    let error = Log::open(Arc::new(Disk), directory.path(), options()).unwrap_err();
+    assert!(error.to_string().contains(&format!("process {}", std::process::id())), "{error}");
+    log.close().unwrap();
+    Log::open(Arc::new(Disk), directory.path(), options()).unwrap();
+}
+
+#[test]
+fn an_attached_reader_follows_the_writer() {
+    on_each_storage(|open| {
+        let log = open(options());
+        append_numbered(&log, 0..100);
+        let inner = log.directory().to_owned();
+        let storage: Arc<dyn Storage> = if inner.starts_with("/log") { return } else { Arc::new(Disk) };
+        let attached = Log::attach_read_only(storage, &inner, options()).unwrap();
+        assert!(matches!(
+            attached.append(&[NewRecord::new(b"x")], None, WhenFull::Wait),
+            Err(Error::ReadOnly)
+        ));
+        let seen = read_all(&attached);
+        assert!(seen.len() >= 99, "all but the last group: {}", seen.len());
+        append_numbered(&log, 100..150);
+        std::thread::sleep(Duration::from_millis(60));
+        log.maintain().unwrap();
+        let from = Offset::new(seen.len() as u64);
+        assert!(
+            !attached.fetch(from, FetchLimits::default(), FetchIsolation::Visible, None).unwrap().is_empty()
+        );
+        assert_eq!(read_all(&attached), numbered(0..150));
+        log.truncate_to(Offset::new(20)).unwrap();
+        log.close().unwrap();
+        let _ =
+            attached.fetch(attached.durable_offset(), FetchLimits::default(), FetchIsolation::Visible, None);
+        assert_eq!(read_all(&attached), numbered(0..20));
+    });
+}
+
+#[test]
+fn verify_finds_nothing_in_a_sound_log_and_each_flipped_byte_in_a_damaged_one() {
+    let disk = SimDisk::new(1);
+    let log = Log::create(Arc::new(disk.clone()), "/log".as_ref(), options()).unwrap();
+    append_numbered(&log, 0..100);
+    log.maintain().unwrap();
+    let report = log.verify(&mut |_| {}).unwrap();
+    assert_eq!((report.records, report.damage.len()), (100, 0));
+    log.close().unwrap();
+    drop(log);
+    let path = disk.file_paths().into_iter().find(|path| path.ends_with("00000000000000000000.log")).unwrap();
+    let bytes = disk.read_file(&path).unwrap();
+    for at in [1024, 1100, 3000] {
+        let mut damaged = bytes.clone();
+        damaged[at] ^= 4;
+        disk.write_file(&path, &damaged).unwrap();
+        let log = Log::open(Arc::new(disk.clone()), "/log".as_ref(), options()).unwrap();
+        let report = log.verify(&mut |_| {}).unwrap();
+        assert_eq!(report.damage.len(), 1, "byte {at}: {report:?}");
+        let lost = report.damage[0].offsets;
+        assert_eq!(report.records + lost.count(), 100);
+        let mut readable = 0;
+        let mut from = Offset::ZERO;
+        while from < log.durable_offset() {
+            match log.fetch(from, FetchLimits::default(), FetchIsolation::Visible, None) {
+                Ok(fetched) => {
+                    readable += fetched.record_count();
+                    from = fetched.next_offset();
+                }
+                Err(Error::Corrupt(found)) => {
+                    assert_eq!(found.offsets, lost);
+                    from = found.offsets.end;
+                }
+                Err(error) => panic!("{error}"),
+            }
+        }
+        assert_eq!(readable as u64, report.records);
+    }
+}
+
+#[test]
+fn a_full_disk_refuses_appends_and_they_work_again_when_there_is_room() {
+    let disk = SimDisk::new(1);
+    let log = Log::create(Arc::new(disk.clone()), "/log".as_ref(), options()).unwrap();
+    append_numbered(&log, 0..10);
+    disk.set_capacity(Some(0));
+    let mut accepted = 10;
+    let error = loop {
+        let value = &numbered(accepted..accepted + 1)[0].1;
+        match log.append(&[NewRecord::new(value.as_bytes())], None, WhenFull::Wait) {
+            Ok(receipt) => drop(receipt.wait().unwrap()),
+            Err(error) => break error,
+        }
+        accepted += 1;
+    };
+    assert!(matches!(error, Error::DiskFull { .. }), "{error}");
+    assert_eq!(read_all(&log), numbered(0..accepted));
+    disk.set_capacity(None);
+    append_numbered(&log, accepted..accepted + 50);
+    assert_eq!(read_all(&log), numbered(0..accepted + 50));
+}
+
+#[test]
+fn a_failed_sync_is_final_for_every_waiter_until_the_log_is_reopened() {
+    let disk = SimDisk::new(1);
+    let log = Log::create(Arc::new(disk.clone()), "/log".as_ref(), options()).unwrap();
+    append_numbered(&log, 0..10);
+    let receipts: Vec<_> =
+        (0..3).map(|_| log.append(&[NewRecord::new(b"lost")], None, WhenFull::Wait).unwrap()).collect();
+    log.write_staged().unwrap();
+    disk.fail_nth(1, 5, false);
+    for receipt in receipts {
+        receipt.wait().unwrap_err();
+    }
+    assert!(matches!(log.append(&[NewRecord::new(b"x")], None, WhenFull::Wait), Err(Error::Failed { .. })));
+    assert_eq!(read_all(&log), numbered(0..10));
+    assert!(log.close().is_err());
+    drop(log);
+    let log = Log::open(Arc::new(disk.clone()), "/log".as_ref(), options()).unwrap();
+    assert_eq!(log.recovery_report().outcome, RecoveryOutcome::Recovered);
+    let end = log.log_end_offset().get();
+    assert_eq!(end, 13, "the page cache still has them, and they are durable now");
+    drop(log);
+    let restarted = Log::open(Arc::new(disk.crash(|_, _| false)), "/log".as_ref(), options()).unwrap();
+    assert_eq!(restarted.log_end_offset().get(), end);
+}
