@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::format::{self, Checkpoint};
 use crate::limits::SECTOR_BYTES;
-use crate::storage::{FileHandle, OpenMode, Storage};
+use crate::storage::{FileHandle, OpenMode, Storage, create_temporary};
 use crate::{Error, FilePosition, Offset, PartitionIdentity, Result};
 
 /// The name of the file.
@@ -90,7 +90,7 @@ impl CheckpointFile {
         first: Checkpoint,
     ) -> Result<CheckpointFile> {
         let temporary: PathBuf = directory.join(TEMPORARY_NAME);
-        let file = storage.open_file(&temporary, OpenMode::CreateOrTruncate)?;
+        let file = create_temporary(storage, &temporary)?;
         let older = Checkpoint { sequence: 1, ..first };
         let latest = Checkpoint { sequence: 2, ..first };
         let mut bytes = [0; 2 * SECTOR_BYTES];

@@ -110,7 +110,12 @@ impl Writer {
             // Dirty until proved clean: after an error nobody knows what the file says.
             self.is_dirty = true;
             let checkpoint = self.checkpoint_now(log, true);
-            let written = self.checkpoint.write(checkpoint).and_then(|()| self.checkpoint.sync());
+            // The names too: the process that made these files may have died before it could sync them.
+            let written = log
+                .storage
+                .sync_directory(&log.directory)
+                .and_then(|()| self.checkpoint.write(checkpoint))
+                .and_then(|()| self.checkpoint.sync());
             written.map_err(|error| log.fail(error))?;
         }
         Ok(())

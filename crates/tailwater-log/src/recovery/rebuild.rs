@@ -15,7 +15,7 @@ use crate::format::{self, BatchPlace, Checkpoint, SEGMENT_DATA_START, SegmentHea
 use crate::limits::MIB;
 use crate::log::{CheckpointFile, ScanPoint};
 use crate::segment::{BatchWalk, NewSegment, Segment, Step, file_name};
-use crate::storage::{EntryKind, FileHandle, OpenMode};
+use crate::storage::{EntryKind, FileHandle, create_temporary};
 use crate::{Error, FilePosition, Offset, Result};
 
 /// The directory for bytes that were cut off.
@@ -277,7 +277,7 @@ fn write_quarantine(
         let base = facts.live[*index].named.base.get();
         // The name tells where the bytes were; a recovery that is repeated writes the same file again.
         let path = directory.join(format!("{base:020}-{position}-epoch-{epoch}.bytes"));
-        let file = context.storage.open_file(&path, OpenMode::CreateOrTruncate)?;
+        let file = create_temporary(context.storage, &path)?;
         tail_bytes(facts, *index, *position, Some(&file))?;
         file.sync_all()?;
         quarantined.push(path);

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::format::{HeaderCopies, SegmentHeader};
-use crate::storage::{FileHandle, OpenMode, Storage};
+use crate::storage::{FileHandle, Storage, create_temporary};
 use crate::{FilePosition, Offset, ReadMode, Result};
 
 use super::{OpenSegment, Segment};
@@ -45,7 +45,7 @@ impl NewSegment {
         header: SegmentHeader,
         allocate: Option<u64>,
     ) -> Result<Self> {
-        let file = storage.open_file(temporary, OpenMode::CreateOrTruncate)?;
+        let file = create_temporary(storage, temporary)?;
         let new = Self { file, header, allocated: 0, temporary: temporary.to_owned() };
         new.fill(allocate).map_err(|error| new.discard(storage, error))?;
         Ok(Self { allocated: allocate.unwrap_or(0), ..new })

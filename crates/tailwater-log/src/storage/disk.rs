@@ -49,9 +49,6 @@ impl Storage for Disk {
             OpenMode::CreateNew => {
                 options.create_new(true);
             }
-            OpenMode::CreateOrTruncate => {
-                options.create(true).truncate(true);
-            }
         }
         // A link could lead out of the directory, and opening a fifo would wait for its other end.
         let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
@@ -226,7 +223,7 @@ impl StorageLock for DiskLock {
 fn operation_of(mode: OpenMode) -> IoOperation {
     match mode {
         OpenMode::Read | OpenMode::ReadWrite => IoOperation::Open,
-        OpenMode::CreateNew | OpenMode::CreateOrTruncate => IoOperation::Create,
+        OpenMode::CreateNew => IoOperation::Create,
     }
 }
 

@@ -26,6 +26,7 @@ pub use disk::Disk;
 pub use lock::DirectoryLock;
 pub(crate) use lock::LOCK_NAME;
 pub use mmap::Map;
+pub(crate) use replace::create_temporary;
 pub use replace::{create_directory_durably, read_whole, replace};
 pub use sim::SimDisk;
 pub use slice::FileSlice;
@@ -44,8 +45,6 @@ pub enum OpenMode {
     ReadWrite,
     /// For reading and writing; made new and empty. An existing file of that name is an error.
     CreateNew,
-    /// For reading and writing; made new and empty, or an existing one cut to nothing. Only for temporary files.
-    CreateOrTruncate,
 }
 
 /// What a name in a directory stands for.

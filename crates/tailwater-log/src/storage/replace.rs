@@ -3,8 +3,21 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{EntryKind, OpenMode, Storage};
+use super::{EntryKind, FileHandle, OpenMode, Storage};
 use crate::{Error, FilePosition, IoOperation, Result};
+
+/// Makes an empty file for something unfinished, in the place of whatever an interrupted operation left there.
+///
+/// What is there is unlinked, never cut: after a power cut within a rename both names may stand for the finished file.
+pub(crate) fn create_temporary(storage: &Arc<dyn Storage>, path: &Path) -> Result<FileHandle> {
+    match storage.open_file(path, OpenMode::CreateNew) {
+        Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::AlreadyExists => {
+            storage.remove_file(path)?;
+            storage.open_file(path, OpenMode::CreateNew)
+        }
+        created => created,
+    }
+}
 
 /// Puts a file with `bytes` in the place of whatever is at `path`: written aside, synced, renamed, directory synced.
 /// After a power cut there is the old file or the new one.
@@ -17,12 +30,12 @@ pub fn replace(storage: &Arc<dyn Storage>, path: &Path, bytes: &[u8]) -> Result<
     aside.push(".tmp");
     let aside = Path::new(&aside);
     let written = (|| {
-        let file = storage.open_file(aside, OpenMode::CreateOrTruncate)?;
+        let file = create_temporary(storage, aside)?;
         file.write_all_at(bytes, FilePosition::ZERO)?;
         file.sync_all()
     })();
     if let Err(error) = written {
-        // The next attempt would cut it to nothing anyway.
+        // The next attempt would remove it anyway.
         let _ = storage.remove_file(aside);
         return Err(error);
     }
@@ -52,21 +65,31 @@ pub fn read_whole(storage: &Arc<dyn Storage>, path: &Path, max_bytes: u64) -> Re
     Ok(Some(bytes))
 }
 
-/// Makes `directory` with whatever parents are missing, and makes their names durable. An existing one is left as it is.
+/// Makes `directory` with whatever parents are missing, and makes their names durable.
+///
+/// The name of a directory that is there already is made durable too: whoever made it may have died before that.
 ///
 /// # Errors
 ///
 /// [`Error::Io`]; with `NotADirectory` if something else has the name.
 pub fn create_directory_durably(storage: &Arc<dyn Storage>, directory: &Path) -> Result<()> {
+    let parent = parent_of(directory);
     match storage.entry_kind(directory)? {
-        Some(EntryKind::Directory) => return Ok(()),
+        Some(EntryKind::Directory) => {
+            return match storage.sync_directory(parent) {
+                // A parent that this process may not read was there before any program of its user's.
+                Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::PermissionDenied => {
+                    Ok(())
+                }
+                synced => synced,
+            };
+        }
         Some(EntryKind::Other) | None => {}
         Some(EntryKind::File) => {
             let error = std::io::ErrorKind::NotADirectory.into();
             return Err(Error::io(IoOperation::Create, directory, error));
         }
     }
-    let parent = parent_of(directory);
     if parent != directory {
         create_directory_durably(storage, parent)?;
     }

@@ -100,7 +100,7 @@ impl SimDisk {
         let mut state = self.lock();
         let mut after = state.clone();
         state.dead = Some("simulated death of the process");
-        after.dead = None;
+        after.revive();
         after.locked.clear();
         after.clear_faults();
         drop(state);
@@ -175,23 +175,12 @@ impl Storage for SimDisk {
             (OpenMode::CreateNew, Some(_)) => {
                 return Err(Error::io(IoOperation::Create, path, io::ErrorKind::AlreadyExists.into()));
             }
-            (OpenMode::CreateOrTruncate, Some(file)) => {
-                self.change(IoOperation::Create, path, |state, _| {
-                    if state.is_directory(file) {
-                        return Err(io::ErrorKind::InvalidInput.into());
-                    }
-                    state.set_length(file, 0);
-                    Ok(file)
-                })?
-            }
-            (OpenMode::CreateNew | OpenMode::CreateOrTruncate, None) => {
-                self.change(IoOperation::Create, path, |state, _| {
-                    let (directory, name) = state.find_parent(path)?;
-                    let file = state.new_file();
-                    state.set_name(directory, name, Some(file));
-                    Ok(file)
-                })?
-            }
+            (OpenMode::CreateNew, None) => self.change(IoOperation::Create, path, |state, _| {
+                let (directory, name) = state.find_parent(path)?;
+                let file = state.new_file();
+                state.set_name(directory, name, Some(file));
+                Ok(file)
+            })?,
         };
         Ok(Arc::new(SimFile { disk: self.clone(), file, path: path.into() }))
     }

@@ -153,6 +153,12 @@ impl State {
         self.faults.push((self.operations + fault.nth, fault.action, fault.is_lasting));
     }
 
+    /// Lets a machine whose process died, or whose power was to be cut, go on.
+    pub(super) fn revive(&mut self) {
+        self.dead = None;
+        self.cut_at = None;
+    }
+
     pub(super) fn clear_faults(&mut self) {
         self.faults.clear();
     }
