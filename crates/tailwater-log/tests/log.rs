@@ -522,3 +522,21 @@ fn a_failed_sync_is_final_for_every_waiter_until_the_log_is_reopened() {
     let restarted = Log::open(Arc::new(disk.crash(|_, _| false)), "/log".as_ref(), options()).unwrap();
     assert_eq!(restarted.log_end_offset().get(), end);
 }
+
+#[test]
+fn a_durable_append_costs_one_write_and_one_sync() {
+    let disk = SimDisk::new(1);
+    let log =
+        Log::create(Arc::new(disk.clone()), "/log".as_ref(), with(|c| c.segment_bytes = 1 << 20)).unwrap();
+    // The first append after an open also makes the dirty flag durable, and space is reserved.
+    append(&log, "first");
+    let before = disk.operation_count();
+    for n in 0..20 {
+        append(&log, &n.to_string());
+    }
+    assert_eq!(disk.operation_count() - before, 40, "{:?}", disk.latest_operations());
+    let receipts: Vec<_> =
+        (0..50).map(|_| log.append(&[NewRecord::new(b"x")], None, WhenFull::Wait).unwrap()).collect();
+    receipts.into_iter().for_each(|receipt| assert!(receipt.wait().is_ok()));
+    assert_eq!(disk.operation_count() - before, 42, "receipts that wait together share a sync");
+}
