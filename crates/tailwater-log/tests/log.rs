@@ -540,3 +540,38 @@ fn a_durable_append_costs_one_write_and_one_sync() {
     receipts.into_iter().for_each(|receipt| assert!(receipt.wait().is_ok()));
     assert_eq!(disk.operation_count() - before, 42, "receipts that wait together share a sync");
 }
+
+#[test]
+fn a_truncation_comes_through_while_threads_append() {
+    // It once waited for a moment in which nothing was staged, which busy appenders never left it.
+    on_each_storage(|open| {
+        let log = open(with(|config| config.segment_bytes = 32 * 1024));
+        append_numbered(&log, 0..20);
+        let stop = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                        let receipt = log.append(
+                            &[NewRecord::new(&[b'a'; 300])],
+                            Some(Durability::Buffered),
+                            WhenFull::Wait,
+                        );
+                        receipt.unwrap().wait().unwrap();
+                    }
+                });
+            }
+            for epoch in 2..12 {
+                append(&log, "something to cut");
+                log.truncate_to(Offset::new(20)).unwrap();
+                assert!(log.epoch() >= LogEpoch::new(epoch));
+            }
+            stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        });
+        log.sync().unwrap();
+        let all = read_all(&log);
+        assert_eq!(all[..20], numbered(0..20));
+        assert!(all.iter().zip(0..).all(|((offset, _), at)| *offset == at));
+        assert_eq!(all.len() as u64, log.log_end_offset().get());
+    });
+}

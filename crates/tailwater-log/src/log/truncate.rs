@@ -24,43 +24,45 @@ impl Inner {
     pub(crate) fn truncate_to(&self, offset: Offset) -> Result<()> {
         let slot = self.writer()?;
         let leader = self.commit.lead();
-        loop {
-            // What is kept is durable before anything supersedes it.
+        let mut writer = loop {
             self.sync_leading(&leader)?;
-            let mut writer = slot.take();
-            if writer.written > self.ends.durable() || writer.is_roll_blocked() {
-                continue;
+            let writer = slot.take();
+            if !writer.is_roll_blocked() {
+                break writer;
             }
-            // Nothing may be staged from here on: it would be staged for the old history.
-            let mut staging = self.staging();
-            if let Some(reason) = staging.stopped() {
-                return Err(reason.clone());
-            }
-            if !staging.is_empty() {
-                continue;
-            }
-            let end = staging.next_offset();
-            if offset < self.ends.start() || offset > end {
-                return Err(Error::OffsetOutOfRange {
-                    requested: offset,
-                    log_start_offset: self.ends.start(),
-                    log_end_offset: end,
-                });
-            }
-            if offset == end {
-                return Ok(());
-            }
-            staging.set_room_end(0);
-            drop(staging);
-            let cut = self.cut(&mut writer, offset);
-            if cut.is_err() {
-                let room_end = writer.room_end(&self.config.load());
-                self.staging().set_room_end(room_end);
-            }
-            drop(writer);
-            drop(leader);
-            return cut;
+        };
+        if let Some(reason) = self.staging().stopped() {
+            return Err(reason.clone());
         }
+        // Nothing may be staged from here on: it would be staged for the old history. What is kept is durable before
+        // anything supersedes it.
+        let cut = writer
+            .drain(self)
+            .and_then(|()| self.sync_active(&mut writer))
+            .and_then(|()| self.cut_at(&mut writer, offset));
+        if !matches!(cut, Ok(true)) {
+            let room_end = writer.room_end(&self.config.load());
+            self.staging().set_room_end(room_end);
+        }
+        drop(writer);
+        drop(leader);
+        cut.map(|_| ())
+    }
+
+    /// Cuts at `offset`, if that is within the log. False if it is the end: nothing is to be done then.
+    fn cut_at(&self, writer: &mut Writer, offset: Offset) -> Result<bool> {
+        let (start, end) = (self.ends.start(), writer.written);
+        if offset < start || offset > end {
+            return Err(Error::OffsetOutOfRange {
+                requested: offset,
+                log_start_offset: start,
+                log_end_offset: end,
+            });
+        }
+        if offset < end {
+            self.cut(writer, offset)?;
+        }
+        Ok(offset < end)
     }
 
     /// Renames in a segment that begins at `offset` (or at the batch that it cuts through) and has a higher epoch.

@@ -216,21 +216,26 @@ impl Writer {
         assert!(!self.is_roll_blocked(), "at most two segments hold un-synced data");
         self.set_dirty(log)?;
         self.prepare_next(log)?;
-        // From here until staging has moved on, no batch is staged for the old segment.
-        loop {
-            self.write_staged(log)?;
-            let mut staging = log.staging();
-            if staging.is_empty() {
-                staging.set_room_end(0);
-                break;
-            }
-        }
+        self.drain(log)?;
         let rolled = self.switch_to_next(log);
         if rolled.is_err() {
             let room_end = self.room_end(&log.config.load());
             log.staging().set_room_end(room_end);
         }
         rolled
+    }
+
+    /// Writes everything that is staged and takes the room away, so that nothing more is staged for this segment until
+    /// staging has moved on or was given room again. Appends wait for the writer meanwhile.
+    pub(crate) fn drain(&mut self, log: &Inner) -> Result<()> {
+        loop {
+            self.write_staged(log)?;
+            let mut staging = log.staging();
+            if staging.is_empty() {
+                staging.set_room_end(0);
+                return Ok(());
+            }
+        }
     }
 
     fn switch_to_next(&mut self, log: &Inner) -> Result<()> {
@@ -409,6 +414,17 @@ impl Inner {
         self.publish_durable(plan.point.offset);
         slot.take().finish_sync(self, &plan)?;
         Ok(plan.point.offset)
+    }
+
+    /// Makes durable what the active segment holds, with the writer in hand. The older segment and the names are durable.
+    pub(crate) fn sync_active(&self, writer: &mut Writer) -> Result<()> {
+        if let Some(plan) = writer.plan_sync(self) {
+            self.sync_or_fail(plan.active.sync_data())?;
+            self.counters.syncs.fetch_add(1, Ordering::Relaxed);
+            self.publish_durable(plan.point.offset);
+            writer.finish_sync(self, &plan)?;
+        }
+        Ok(())
     }
 
     /// A failed sync is final, whatever the error: what it dropped never becomes durable by trying again.
