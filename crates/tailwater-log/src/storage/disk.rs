@@ -8,6 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use rustix::fs::{FallocateFlags, OFlags};
+use rustix::io::Errno;
 
 use super::{DirectoryEntry, EntryKind, FileHandle, Map, OpenMode, Storage, StorageFile, StorageLock};
 use crate::{Error, FilePosition, IoOperation, Result};
@@ -50,34 +51,29 @@ impl Storage for Disk {
                 options.create_new(true);
             }
         }
-        // A link could lead out of the directory, and opening a fifo would wait for its other end.
-        let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
-        options.custom_flags(flags.bits().cast_signed());
-        let file = options.open(path).map_err(failed)?;
-        if !file.metadata().map_err(failed)?.is_file() {
-            return Err(failed(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file")));
-        }
+        let file = open_regular(path, &mut options).map_err(failed)?;
         Ok(Arc::new(DiskFile { file, path: path.into() }))
     }
 
     fn list_directory(&self, directory: &Path) -> Result<Vec<DirectoryEntry>> {
         let failed = |error| Error::io(IoOperation::List, directory, error);
-        fs::read_dir(directory)
-            .map_err(failed)?
-            .map(|entry| {
-                let entry = entry.map_err(failed)?;
-                Ok(DirectoryEntry {
-                    name: entry.file_name(),
-                    kind: kind_of(entry.file_type().map_err(failed)?),
-                })
-            })
-            .collect()
+        let mut entries = Vec::new();
+        for entry in fs::read_dir(directory).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            match entry.file_type() {
+                Ok(kind) => entries.push(DirectoryEntry { name: entry.file_name(), kind: kind_of(kind) }),
+                // Removed since its name was read; some file systems give the kind only on asking.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(failed(error)),
+            }
+        }
+        Ok(entries)
     }
 
     fn entry_kind(&self, path: &Path) -> Result<Option<EntryKind>> {
         match fs::symlink_metadata(path) {
             Ok(metadata) => Ok(Some(kind_of(metadata.file_type()))),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) if is_absent(&error) => Ok(None),
             Err(error) => Err(Error::io(IoOperation::Inspect, path, error)),
         }
     }
@@ -99,21 +95,20 @@ impl Storage for Disk {
     }
 
     fn sync_directory(&self, directory: &Path) -> Result<()> {
-        File::open(directory)
+        // Anything else than a directory is refused, and a fifo is not waited for.
+        let mut options = OpenOptions::new();
+        options.read(true).custom_flags(OFlags::DIRECTORY.bits().cast_signed());
+        options
+            .open(directory)
             .and_then(|file| file.sync_all())
             .map_err(|error| Error::io(IoOperation::Sync, directory, error))
     }
 
     fn try_lock(&self, path: &Path) -> Result<Option<Box<dyn StorageLock>>> {
         let failed = |error| Error::io(IoOperation::Lock, path, error);
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
-            .open(path)
-            .map_err(failed)?;
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false);
+        let file = open_regular(path, &mut options).map_err(failed)?;
         match file.try_lock() {
             Ok(()) => Ok(Some(Box::new(DiskLock(DiskFile { file, path: path.into() })))),
             Err(TryLockError::WouldBlock) => Ok(None),
@@ -154,6 +149,10 @@ impl StorageFile for DiskFile {
     }
 
     fn allocate(&self, length: u64) -> Result<()> {
+        if length == 0 {
+            // There is nothing to reserve, and `fallocate` takes no empty range.
+            return Ok(());
+        }
         let allocated = uninterrupted(|| {
             rustix::fs::fallocate(&self.file, FallocateFlags::empty(), 0, length).map_err(io::Error::from)
         });
@@ -180,7 +179,8 @@ impl StorageFile for DiskFile {
     }
 
     fn sync_data(&self) -> Result<()> {
-        // Not repeated after EINTR: what a failed sync dropped does not come back.
+        // The standard library repeats it after EINTR, which speaks of no failed write. No other error is answered by
+        // another try: what a failed sync dropped does not come back.
         self.file.sync_data().map_err(|error| self.failed(IoOperation::Sync, error))
     }
 
@@ -205,8 +205,9 @@ struct DiskLock(DiskFile);
 
 impl StorageLock for DiskLock {
     fn set_holder(&self, holder: &str) -> Result<()> {
-        self.0.set_length(0)?;
-        self.0.write_all_at(holder.as_bytes(), FilePosition::ZERO)
+        // The cut comes last, so that nobody who asks in between finds the file empty.
+        self.0.write_all_at(holder.as_bytes(), FilePosition::ZERO)?;
+        self.0.set_length(holder.len() as u64)
     }
 
     fn is_current(&self) -> Result<bool> {
@@ -214,10 +215,27 @@ impl StorageLock for DiskLock {
         let mine = self.0.file.metadata().map_err(failed)?;
         match fs::symlink_metadata(&self.0.path) {
             Ok(named) => Ok((named.dev(), named.ino()) == (mine.dev(), mine.ino())),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) if is_absent(&error) => Ok(false),
             Err(error) => Err(failed(error)),
         }
     }
+}
+
+/// Opens a regular file and nothing else.
+fn open_regular(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
+    let not_regular = || io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file");
+    // A link could lead out of the directory, and opening a fifo would wait for its other end.
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let file = options.custom_flags(flags.bits().cast_signed()).open(path).map_err(|error| {
+        // This is how a link is refused; the number alone would speak of too many of them.
+        if error.raw_os_error() == Some(Errno::LOOP.raw_os_error()) { not_regular() } else { error }
+    })?;
+    if file.metadata()?.is_file() { Ok(file) } else { Err(not_regular()) }
+}
+
+/// Whether nothing has the name: it is not there, or what should be its directory is a file.
+fn is_absent(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
 fn operation_of(mode: OpenMode) -> IoOperation {
@@ -243,5 +261,67 @@ fn uninterrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             result => return result,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+    use std::path::PathBuf;
+
+    use rustix::fs::{CWD, FileType, Mode};
+
+    use super::*;
+
+    /// A link to a file, a link to nothing, and a fifo.
+    fn irregular(directory: &Path) -> [PathBuf; 3] {
+        let [link, dangling, fifo] = ["link", "dangling", "fifo"].map(|name| directory.join(name));
+        fs::write(directory.join("target"), b"kept").unwrap();
+        symlink("target", &link).unwrap();
+        symlink("absent", &dangling).unwrap();
+        rustix::fs::mknodat(CWD, &fifo, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+        [link, dangling, fifo]
+    }
+
+    #[test]
+    fn links_and_fifos_are_neither_opened_nor_waited_for() {
+        let directory = tempfile::tempdir().unwrap();
+        for path in irregular(directory.path()) {
+            assert_eq!(Disk.entry_kind(&path).unwrap(), Some(EntryKind::Other), "{path:?}");
+            for mode in [OpenMode::Read, OpenMode::ReadWrite] {
+                let error = Disk.open_file(&path, mode).unwrap_err();
+                assert_eq!(
+                    error.to_string(),
+                    format!("cannot open {}: it is not a regular file", path.display()),
+                    "{mode:?}"
+                );
+            }
+            assert!(Disk.open_file(&path, OpenMode::CreateNew).is_err(), "{path:?}");
+            assert!(Disk.try_lock(&path).is_err(), "{path:?}");
+            assert!(Disk.sync_directory(&path).is_err(), "{path:?}");
+        }
+        assert_eq!(fs::read(directory.path().join("target")).unwrap(), b"kept");
+        assert!(!directory.path().join("absent").exists(), "nothing is made behind a link");
+    }
+
+    #[test]
+    fn a_map_shows_what_is_written_after_it_was_made_and_outlives_the_name() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = Disk.open_file(&directory.path().join("file"), OpenMode::CreateNew).unwrap();
+        file.allocate(4096).unwrap();
+        let map = file.map(1 << 16).unwrap().unwrap();
+        file.write_all_at(b"published", FilePosition::new(100)).unwrap();
+        Disk.remove_file(file.path()).unwrap();
+        drop(file);
+        assert_eq!(map.slice(100, 9), b"published");
+    }
+
+    #[test]
+    fn a_full_device_is_told_apart_from_a_broken_one() {
+        // Writing to this device fails as on a full disk; it is a device, so it is opened past `open_file`.
+        let file = OpenOptions::new().read(true).write(true).open("/dev/full").unwrap();
+        let file = DiskFile { file, path: Path::new("/dev/full").into() };
+        let error = file.write_at(b"x", FilePosition::ZERO).unwrap_err();
+        assert!(matches!(error, Error::DiskFull { .. }), "{error:?}");
     }
 }

@@ -90,3 +90,67 @@ fn read_holder(storage: &Arc<dyn Storage>, path: &Path) -> Option<String> {
     let name: String = String::from_utf8_lossy(&bytes[..count]).chars().filter(|c| !c.is_control()).collect();
     (!name.is_empty()).then_some(name)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Disk, SimDisk};
+    use super::*;
+
+    fn on_both(test: impl Fn(&Arc<dyn Storage>, &Path)) {
+        let directory = tempfile::tempdir().unwrap();
+        test(&(Arc::new(Disk) as Arc<dyn Storage>), directory.path());
+        test(&(Arc::new(SimDisk::new(1)) as Arc<dyn Storage>), Path::new("/"));
+    }
+
+    #[test]
+    fn a_second_lock_is_refused_and_names_the_holder() {
+        on_both(|storage, directory| {
+            let first = DirectoryLock::acquire(storage, directory).unwrap();
+            assert!(first.is_held_by_this_process());
+            assert!(first.is_current().unwrap());
+            match DirectoryLock::acquire(storage, directory) {
+                Err(Error::Locked(locked)) => {
+                    assert_eq!(locked.path, directory.join(LOCK_NAME));
+                    assert_eq!(locked.holder, Some(own_name()));
+                }
+                other => panic!("{other:?}"),
+            }
+            assert_eq!(DirectoryLock::holder(storage, directory).unwrap(), Some(own_name()));
+            drop(first);
+            assert_eq!(DirectoryLock::holder(storage, directory).unwrap(), None);
+            assert!(DirectoryLock::acquire(storage, directory).is_ok());
+        });
+    }
+
+    #[test]
+    fn a_lock_whose_file_was_removed_is_not_current() {
+        on_both(|storage, directory| {
+            let first = DirectoryLock::acquire(storage, directory).unwrap();
+            storage.remove_file(&directory.join(LOCK_NAME)).unwrap();
+            assert!(!first.is_current().unwrap());
+            let second = DirectoryLock::acquire(storage, directory).unwrap();
+            assert!(second.is_current().unwrap());
+            assert!(!first.is_current().unwrap());
+        });
+    }
+
+    #[test]
+    fn a_long_or_unprintable_holder_is_cut_and_cleaned() {
+        let disk = SimDisk::new(1);
+        let mut bytes = b"\x1b[31mevil\n\xff\0".to_vec();
+        bytes.resize(10_000, b'x');
+        disk.write_file("/LOCK".as_ref(), &bytes).unwrap();
+        let storage: Arc<dyn Storage> = Arc::new(disk);
+        let holder = read_holder(&storage, Path::new("/LOCK")).unwrap();
+        assert!(holder.starts_with("[31mevil\u{fffd}xxx"), "{holder}");
+        assert!(holder.len() <= 2 * MAX_HOLDER_BYTES, "{} bytes", holder.len());
+    }
+
+    #[test]
+    fn a_lock_in_a_missing_directory_is_an_io_error() {
+        on_both(|storage, directory| {
+            let error = DirectoryLock::acquire(storage, &directory.join("absent")).unwrap_err();
+            assert!(error.is_not_found(), "{error:?}");
+        });
+    }
+}

@@ -10,6 +10,8 @@
 //!   `Ok`; before that each name may be there as before or as after, independently of the others;
 //! - the length of a file is durable with its data.
 
+#[cfg(test)]
+mod conformance;
 mod disk;
 mod lock;
 mod mmap;

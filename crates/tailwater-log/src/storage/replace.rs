@@ -108,3 +108,72 @@ fn parent_of(path: &Path) -> &Path {
         None => path,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::super::SimDisk;
+    use super::*;
+
+    const FILE: &str = "/file";
+
+    fn shared(disk: &SimDisk) -> Arc<dyn Storage> {
+        Arc::new(disk.clone())
+    }
+
+    #[test]
+    fn a_power_cut_at_any_operation_leaves_the_old_file_or_the_new_one() {
+        let (old, new) = (vec![1; 3000], vec![2; 2000]);
+        let mut states = BTreeSet::new();
+        let mut was_cut = true;
+        let mut cut = 0;
+        while was_cut {
+            let disk = SimDisk::new(1);
+            replace(&shared(&disk), FILE.as_ref(), &old).unwrap();
+            disk.cut_power_after(cut);
+            let was_replaced = replace(&shared(&disk), FILE.as_ref(), &new).is_ok();
+            was_cut = !disk.is_powered();
+            assert!(disk.pending() <= 12, "few enough for every subset");
+            for choice in 0..1_u64 << disk.pending() {
+                let crashed = disk.crash(|index, _| choice >> index & 1 == 1);
+                let content = crashed.read_file(FILE.as_ref()).unwrap();
+                assert!(content == old || content == new, "torn: {cut} operations, choice {choice:b}");
+                assert!(!was_replaced || content == new, "lost: {cut} operations, choice {choice:b}");
+                states.insert(crashed.content_hash());
+                // What was left aside, also as a second name of the file, is not mixed up with the next.
+                replace(&shared(&crashed), FILE.as_ref(), &old).unwrap();
+                assert_eq!(crashed.crash(|_, _| false).read_file(FILE.as_ref()).unwrap(), old);
+            }
+            cut += 1;
+        }
+        assert!(cut > 5 && states.len() > 10, "{cut} cuts, {} states", states.len());
+    }
+
+    #[test]
+    fn a_failed_replacement_leaves_the_old_file() {
+        let whole = SimDisk::new(1);
+        replace(&shared(&whole), FILE.as_ref(), b"old").unwrap();
+        // All operations but the last, the sync of the directory, after which the new one is there.
+        for nth in 1..whole.operation_count() {
+            let disk = SimDisk::new(1);
+            replace(&shared(&disk), FILE.as_ref(), b"old").unwrap();
+            disk.fail_nth(nth, 5, false);
+            assert!(replace(&shared(&disk), FILE.as_ref(), b"new").is_err(), "operation {nth}");
+            assert_eq!(disk.read_file(FILE.as_ref()).unwrap(), b"old", "operation {nth}");
+            replace(&shared(&disk), FILE.as_ref(), b"new").unwrap();
+            assert_eq!(disk.crash(|_, _| false).read_file(FILE.as_ref()).unwrap(), b"new", "operation {nth}");
+        }
+    }
+
+    #[test]
+    fn directories_made_durably_survive_also_those_of_a_killed_process() {
+        let disk = SimDisk::new(1);
+        disk.create_directory("/a".as_ref()).unwrap();
+        let disk = disk.kill();
+        create_directory_durably(&shared(&disk), "/a/b/c".as_ref()).unwrap();
+        assert_eq!(disk.pending(), 0);
+        let found = disk.crash(|_, _| false).entry_kind("/a/b/c".as_ref()).unwrap();
+        assert_eq!(found, Some(EntryKind::Directory));
+    }
+}

@@ -57,6 +57,13 @@ impl Content {
         self.sectors.insert(index, sector);
     }
 
+    /// Flips a bit, counted from the lowest of the first byte.
+    pub(super) fn flip_bit(&mut self, bit: u64) {
+        let position = bit / 8;
+        let sector = self.sectors.entry(position / SECTOR).or_insert_with(|| Arc::new([0; SECTOR_BYTES]));
+        Arc::make_mut(sector)[to_usize(position % SECTOR)] ^= 1 << (bit % 8);
+    }
+
     pub(super) fn set_length(&mut self, length: u64) {
         self.length = length;
         self.drop_beyond_end();

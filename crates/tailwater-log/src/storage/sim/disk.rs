@@ -4,7 +4,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::state::{Effect, Fault, FaultAction, Permit, State};
+use rustix::io::Errno;
+
+use super::state::{Effect, Fault, FaultAction, FaultTarget, Permit, State};
 use crate::storage::{
     DirectoryEntry, EntryKind, FileHandle, Map, OpenMode, Storage, StorageFile, StorageLock,
 };
@@ -54,14 +56,15 @@ impl SimDisk {
         self.lock().dead.is_none()
     }
 
-    /// Plans a fault.
+    /// Plans a fault: for a changing operation, for opening, reading or syncing.
     pub fn plan_fault(&self, fault: Fault) {
         self.lock().plan(fault);
     }
 
     /// Has the `nth` changing operation from now, and if `is_lasting` all later ones, fail with an error number.
     pub fn fail_nth(&self, nth: u64, errno: i32, is_lasting: bool) {
-        self.plan_fault(Fault { nth, action: FaultAction::Errno(errno), is_lasting });
+        let target = FaultTarget::Changes;
+        self.plan_fault(Fault { target, nth, action: FaultAction::Errno(errno), is_lasting });
     }
 
     /// Forgets all planned faults.
@@ -88,6 +91,8 @@ impl SimDisk {
 
     /// The disk after a power cut and a restart: what was durable, and those of the pending effects (numbered in their
     /// order) that `survives` picks. Of several effects on one sector, length or name the last that survives counts.
+    ///
+    /// `survives` runs while the disk is locked and must not call it.
     #[must_use]
     pub fn crash(&self, survives: impl FnMut(usize, &Effect) -> bool) -> Self {
         Self::with(self.lock().after_crash(survives))
@@ -129,6 +134,15 @@ impl SimDisk {
         self.lock().put_file(path, bytes).map_err(|error| Error::io(IoOperation::Write, path, error))
     }
 
+    /// Flips a bit of a file, counted from the lowest of its first byte: damage for which no program is to blame.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] if there is no such file, or if it is shorter.
+    pub fn flip_bit(&self, path: &Path, bit: u64) -> Result<()> {
+        self.lock().flip_bit(path, bit).map_err(|error| Error::io(IoOperation::Write, path, error))
+    }
+
     /// The paths of all files.
     #[must_use]
     pub fn file_paths(&self) -> Vec<PathBuf> {
@@ -149,6 +163,32 @@ impl SimDisk {
         permit.and_then(|permit| run(&mut state, permit)).map_err(|error| Error::io(operation, path, error))
     }
 
+    /// Runs a sync, or lets it fail with all that a failure means.
+    fn sync(
+        &self,
+        path: &Path,
+        find: impl FnOnce(&State) -> io::Result<u64>,
+        sync: fn(&mut State, u64),
+        poison: fn(&mut State, u64),
+    ) -> Result<()> {
+        let mut state = self.lock();
+        let run = || {
+            state.check_alive()?;
+            let node = find(&state)?;
+            let permit = state.begin(|| format!("{} {}", IoOperation::Sync, path.display())).map(drop);
+            // A fault for syncs counts this one also if another fault hit it.
+            let fault = if state.dead.is_none() { state.check_fault(FaultTarget::Syncs) } else { Ok(()) };
+            let result = permit.and(fault);
+            if result.is_ok() {
+                sync(&mut state, node)
+            } else {
+                poison(&mut state, node)
+            }
+            result
+        };
+        run().map_err(|error| Error::io(IoOperation::Sync, path, error))
+    }
+
     fn look<T>(
         &self,
         operation: IoOperation,
@@ -162,7 +202,11 @@ impl SimDisk {
 
 impl Storage for SimDisk {
     fn open_file(&self, path: &Path, mode: OpenMode) -> Result<FileHandle> {
-        let existing = self.look(IoOperation::Open, path, |state| Ok(state.find(path)))?;
+        let existing = {
+            let mut state = self.lock();
+            let opened = state.check_fault(FaultTarget::Opens).map(|()| state.find(path));
+            opened.map_err(|error| Error::io(IoOperation::Open, path, error))?
+        };
         let file = match (mode, existing) {
             (OpenMode::Read | OpenMode::ReadWrite, Some(file)) => {
                 self.look(IoOperation::Open, path, |state| {
@@ -182,7 +226,8 @@ impl Storage for SimDisk {
                 Ok(file)
             })?,
         };
-        Ok(Arc::new(SimFile { disk: self.clone(), file, path: path.into() }))
+        let is_writable = mode != OpenMode::Read;
+        Ok(Arc::new(SimFile { disk: self.clone(), file, path: path.into(), is_writable }))
     }
 
     fn list_directory(&self, directory: &Path) -> Result<Vec<DirectoryEntry>> {
@@ -217,6 +262,11 @@ impl Storage for SimDisk {
             let node = state.find(from).ok_or(io::ErrorKind::NotFound)?;
             let (from_directory, from_name) = state.find_parent(from)?;
             let (to_directory, to_name) = state.find_parent(to)?;
+            state.check_rename((from, node), to)?;
+            if state.find(to) == Some(node) {
+                // Two names of one file, or one name: nothing happens, as POSIX has it.
+                return Ok(());
+            }
             state.set_name(to_directory, to_name, Some(node));
             state.set_name(from_directory, from_name, None);
             Ok(())
@@ -251,32 +301,35 @@ impl Storage for SimDisk {
     }
 
     fn sync_directory(&self, directory: &Path) -> Result<()> {
-        let node = self.look(IoOperation::Sync, directory, |state| {
-            state.find(directory).ok_or(io::ErrorKind::NotFound.into())
-        })?;
-        let synced = self.change(IoOperation::Sync, directory, |state, _| {
-            state.sync_directory(node);
-            Ok(())
-        });
-        if synced.is_err() && self.is_powered() {
-            self.lock().poison_directory(node);
-        }
-        synced
+        let find = |state: &State| {
+            let node = state.find(directory).ok_or(io::ErrorKind::NotFound)?;
+            if state.is_directory(node) { Ok(node) } else { Err(io::ErrorKind::NotADirectory.into()) }
+        };
+        self.sync(directory, find, State::sync_directory, State::poison_directory)
     }
 
     fn try_lock(&self, path: &Path) -> Result<Option<Box<dyn StorageLock>>> {
-        let mode = match self.entry_kind(path)? {
-            Some(_) => OpenMode::ReadWrite,
-            None => OpenMode::CreateNew,
-        };
-        let handle = self.open_file(path, mode)?;
         let mut state = self.lock();
-        let Some(file) = state.find(path) else { return Ok(None) };
-        if !state.locked.insert(file) {
-            return Ok(None);
-        }
+        let mut run = || {
+            state.check_fault(FaultTarget::Opens)?;
+            let file = match state.find(path) {
+                Some(node) if state.is_directory(node) => return Err(io::ErrorKind::IsADirectory.into()),
+                Some(file) => file,
+                None => {
+                    state.begin(|| format!("{} {}", IoOperation::Create, path.display()))?;
+                    let (directory, name) = state.find_parent(path)?;
+                    let file = state.new_file();
+                    state.set_name(directory, name, Some(file));
+                    file
+                }
+            };
+            Ok(state.locked.insert(file).then_some(file))
+        };
+        let file = run().map_err(|error| Error::io(IoOperation::Lock, path, error))?;
         drop(state);
-        Ok(Some(Box::new(SimLock { disk: self.clone(), file, handle })))
+        let Some(file) = file else { return Ok(None) };
+        let handle = SimFile { disk: self.clone(), file, path: path.into(), is_writable: true };
+        Ok(Some(Box::new(SimLock { disk: self.clone(), file, handle: Arc::new(handle) })))
     }
 
     fn network_file_system(&self, _path: &Path) -> Result<Option<&'static str>> {
@@ -297,18 +350,21 @@ struct SimFile {
     disk: SimDisk,
     file: u64,
     path: Arc<Path>,
+    is_writable: bool,
 }
 
 impl SimFile {
     fn sync(&self) -> Result<()> {
-        let synced = self.disk.change(IoOperation::Sync, &self.path, |state, _| {
-            state.sync_file(self.file);
-            Ok(())
-        });
-        if synced.is_err() && self.disk.is_powered() {
-            self.disk.lock().poison_file(self.file);
+        self.disk.sync(&self.path, |_| Ok(self.file), State::sync_file, State::poison_file)
+    }
+
+    /// Refuses what a file opened for reading cannot do.
+    fn check_writable(&self, operation: IoOperation) -> Result<()> {
+        if self.is_writable {
+            return Ok(());
         }
-        synced
+        let error = io::Error::from_raw_os_error(Errno::BADF.raw_os_error());
+        Err(Error::io(operation, Arc::clone(&self.path), error))
     }
 }
 
@@ -318,26 +374,35 @@ impl StorageFile for SimFile {
     }
 
     fn read_at(&self, buffer: &mut [u8], position: FilePosition) -> Result<usize> {
-        self.disk.look(IoOperation::Read, &self.path, |state| {
-            Ok(state.live(self.file).map_or(0, |content| content.read(buffer, position.get())))
-        })
+        let mut state = self.disk.lock();
+        let checked = state.check_fault(FaultTarget::Reads);
+        checked.map_err(|error| Error::io(IoOperation::Read, Arc::clone(&self.path), error))?;
+        Ok(state.live(self.file).map_or(0, |content| content.read(buffer, position.get())))
     }
 
     fn write_at(&self, bytes: &[u8], position: FilePosition) -> Result<usize> {
+        self.check_writable(IoOperation::Write)?;
+        if bytes.is_empty() {
+            return self.disk.look(IoOperation::Write, &self.path, |_| Ok(0));
+        }
         self.disk.change(IoOperation::Write, &self.path, |state, permit| {
             let count = match permit {
                 Permit::Whole => bytes.len(),
-                Permit::Short => bytes.len().div_ceil(2),
+                Permit::Short | Permit::Torn(_) => bytes.len().div_ceil(2),
             };
             if !state.has_room(self.file, position.get() + count as u64) {
                 return Err(io::ErrorKind::StorageFull.into());
             }
             state.write(self.file, &bytes[..count], position.get());
-            Ok(count)
+            match permit {
+                Permit::Torn(number) => Err(io::Error::from_raw_os_error(number)),
+                Permit::Whole | Permit::Short => Ok(count),
+            }
         })
     }
 
     fn allocate(&self, length: u64) -> Result<()> {
+        self.check_writable(IoOperation::Allocate)?;
         self.disk.change(IoOperation::Allocate, &self.path, |state, _| {
             if !state.has_room(self.file, length) {
                 return Err(io::ErrorKind::StorageFull.into());
@@ -348,6 +413,7 @@ impl StorageFile for SimFile {
     }
 
     fn set_length(&self, length: u64) -> Result<()> {
+        self.check_writable(IoOperation::SetLength)?;
         self.disk.change(IoOperation::SetLength, &self.path, |state, _| {
             state.set_length(self.file, length);
             Ok(())
@@ -382,8 +448,8 @@ struct SimLock {
 
 impl StorageLock for SimLock {
     fn set_holder(&self, holder: &str) -> Result<()> {
-        self.handle.set_length(0)?;
-        self.handle.write_all_at(holder.as_bytes(), FilePosition::ZERO)
+        self.handle.write_all_at(holder.as_bytes(), FilePosition::ZERO)?;
+        self.handle.set_length(holder.len() as u64)
     }
 
     fn is_current(&self) -> Result<bool> {
@@ -395,123 +461,5 @@ impl StorageLock for SimLock {
 impl Drop for SimLock {
     fn drop(&mut self) {
         self.disk.lock().locked.remove(&self.file);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn file(disk: &SimDisk, path: &str) -> FileHandle {
-        disk.open_file(path.as_ref(), OpenMode::CreateNew).unwrap()
-    }
-
-    fn content(disk: &SimDisk, path: &str) -> Option<Vec<u8>> {
-        disk.read_file(path.as_ref())
-    }
-
-    const EIO: i32 = 5;
-
-    #[test]
-    fn a_name_needs_a_directory_sync_and_bytes_a_file_sync() {
-        let disk = SimDisk::new(0);
-        let handle = file(&disk, "/a");
-        handle.write_all_at(b"x", FilePosition::ZERO).unwrap();
-        handle.sync_data().unwrap();
-        assert_eq!(content(&disk.crash(|_, _| false), "/a"), None);
-        disk.sync_directory("/".as_ref()).unwrap();
-        assert_eq!(content(&disk.crash(|_, _| false), "/a").unwrap(), b"x");
-        disk.rename("/a".as_ref(), "/b".as_ref()).unwrap();
-        let neither_synced = disk.crash(|_, effect| !matches!(effect, Effect::Name { target: None, .. }));
-        assert_eq!(neither_synced.file_paths().len(), 2, "each name on its own");
-    }
-
-    #[test]
-    fn sectors_survive_each_on_its_own_and_in_each_version() {
-        let disk = SimDisk::new(0);
-        let handle = file(&disk, "/a");
-        disk.sync_directory("/".as_ref()).unwrap();
-        handle.set_length(1024).unwrap();
-        handle.sync_all().unwrap();
-        handle.write_all_at(&[1; 1024], FilePosition::ZERO).unwrap();
-        handle.write_all_at(&[2; 512], FilePosition::ZERO).unwrap();
-        assert_eq!(disk.pending(), 3);
-        let bytes = |survivors: &[usize]| {
-            let after = content(&disk.crash(|index, _| survivors.contains(&index)), "/a").unwrap();
-            (after[0], after[512])
-        };
-        assert_eq!(bytes(&[]), (0, 0));
-        assert_eq!(bytes(&[0]), (1, 0));
-        assert_eq!(bytes(&[1]), (0, 1));
-        assert_eq!(bytes(&[0, 1, 2]), (2, 1));
-    }
-
-    #[test]
-    fn bytes_beyond_a_length_that_did_not_survive_are_gone() {
-        let disk = SimDisk::new(0);
-        let handle = file(&disk, "/a");
-        disk.sync_directory("/".as_ref()).unwrap();
-        handle.write_all_at(&[1; 700], FilePosition::ZERO).unwrap();
-        let after = disk.crash(|_, effect| matches!(effect, Effect::Sector { .. }));
-        assert_eq!(content(&after, "/a").unwrap(), b"");
-        let after = disk.crash(|_, effect| matches!(effect, Effect::Length { .. }));
-        assert_eq!(content(&after, "/a").unwrap(), [0; 700]);
-    }
-
-    #[test]
-    fn what_a_failed_sync_dropped_becomes_durable_only_after_a_restart() {
-        let disk = SimDisk::new(0);
-        let handle = file(&disk, "/a");
-        disk.sync_directory("/".as_ref()).unwrap();
-        handle.write_all_at(b"x", FilePosition::ZERO).unwrap();
-        disk.fail_nth(1, EIO, false);
-        assert!(handle.sync_data().is_err());
-        handle.write_all_at(b"x", FilePosition::ZERO).unwrap();
-        handle.sync_data().unwrap();
-        assert_eq!(content(&disk, "/a").unwrap(), b"x", "reads show the page cache");
-        assert_eq!(content(&disk.crash(|_, _| false), "/a").unwrap(), [0]);
-        let killed = disk.kill();
-        let handle = killed.open_file("/a".as_ref(), OpenMode::ReadWrite).unwrap();
-        handle.sync_data().unwrap();
-        assert_eq!(content(&killed.crash(|_, _| false), "/a").unwrap(), [0], "the machine goes on");
-        let restarted = killed.crash(|_, _| false);
-        let handle = restarted.open_file("/a".as_ref(), OpenMode::ReadWrite).unwrap();
-        handle.write_all_at(b"y", FilePosition::ZERO).unwrap();
-        handle.sync_data().unwrap();
-        assert_eq!(content(&restarted.crash(|_, _| false), "/a").unwrap(), b"y");
-    }
-
-    #[test]
-    fn after_a_power_cut_nothing_works() {
-        let disk = SimDisk::new(0);
-        let handle = file(&disk, "/a");
-        disk.cut_power_after(1);
-        handle.write_all_at(b"x", FilePosition::ZERO).unwrap();
-        let error = handle.write_all_at(b"y", FilePosition::ZERO).unwrap_err();
-        assert!(error.to_string().contains("simulated power cut"), "{error}");
-        assert!(handle.read_at(&mut [0], FilePosition::ZERO).is_err());
-        assert!(!disk.is_powered());
-    }
-
-    #[test]
-    fn a_full_disk_refuses_and_takes_again_when_there_is_room() {
-        let disk = SimDisk::new(0);
-        let (first, second) = (file(&disk, "/a"), file(&disk, "/b"));
-        disk.set_capacity(Some(2048));
-        first.allocate(1024).unwrap();
-        second.write_all_at(&[1; 1024], FilePosition::ZERO).unwrap();
-        assert!(matches!(second.write_at(&[1], FilePosition::new(1024)), Err(Error::DiskFull { .. })));
-        first.write_all_at(&[1; 1024], FilePosition::ZERO).unwrap();
-        disk.remove_file("/a".as_ref()).unwrap();
-        second.write_all_at(&[1; 1024], FilePosition::new(1024)).unwrap();
-    }
-
-    #[test]
-    fn a_lock_is_held_once_and_freed_by_dropping_or_killing() {
-        let disk = SimDisk::new(0);
-        let lock = disk.try_lock("/LOCK".as_ref()).unwrap();
-        assert!(lock.is_some());
-        assert!(disk.try_lock("/LOCK".as_ref()).unwrap().is_none());
-        assert!(disk.kill().try_lock("/LOCK".as_ref()).unwrap().is_some());
     }
 }

@@ -29,6 +29,8 @@
 mod content;
 mod disk;
 mod state;
+#[cfg(test)]
+mod tests;
 
 pub use disk::SimDisk;
-pub use state::{Effect, Fault, FaultAction};
+pub use state::{Effect, Fault, FaultAction, FaultTarget};

@@ -53,12 +53,32 @@ pub enum FaultAction {
     Errno(i32),
     /// A write takes only the first half of its bytes (at least one), and says so. Other operations are not hit.
     ShortWrite,
+    /// A write takes only the first half of its bytes (at least one), and fails with this error number nevertheless.
+    /// Other operations are not hit.
+    TornWrite(i32),
+}
+
+/// Which operations a fault counts, and hits one of.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub enum FaultTarget {
+    /// Those that change or sync something.
+    #[default]
+    Changes,
+    /// Opening files, new ones and lock files included.
+    Opens,
+    /// Reading from files.
+    Reads,
+    /// Syncing files and directories.
+    Syncs,
 }
 
 /// A planned fault.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Fault {
-    /// Which changing operation is hit, counted from 1 for the next.
+    /// What is counted.
+    pub target: FaultTarget,
+    /// Which of these operations is hit, counted from 1 for the next.
     pub nth: u64,
     /// What happens to it.
     pub action: FaultAction,
@@ -84,7 +104,7 @@ pub(super) struct State {
     random: u64,
     pub(super) operations: u64,
     cut_at: Option<u64>,
-    faults: Vec<(u64, FaultAction, bool)>,
+    faults: Vec<Fault>,
     pub(super) capacity_bytes: Option<u64>,
     pub(super) trace: Vec<String>,
     /// Why nothing works any more.
@@ -95,6 +115,7 @@ pub(super) struct State {
 pub(super) enum Permit {
     Whole,
     Short,
+    Torn(i32),
 }
 
 impl State {
@@ -124,33 +145,63 @@ impl State {
         }
     }
 
-    /// Counts a changing operation, unless the power is gone or a fault hits it.
+    /// Counts a changing operation, unless the power is gone or a fault hits it. The power goes with the last one that
+    /// it is there for: what the caller does under this permit still takes effect.
     pub(super) fn begin(&mut self, what: impl FnOnce() -> String) -> io::Result<Permit> {
         self.check_alive()?;
-        if self.cut_at.is_some_and(|at| self.operations >= at) {
-            self.dead = Some("simulated power cut");
-            return self.check_alive().map(|()| Permit::Whole);
-        }
         self.operations += 1;
+        self.cut_when_due();
         if self.trace.len() == TRACE_LENGTH {
             self.trace.remove(0);
         }
         self.trace.push(format!("{}: {}", self.operations, what()));
-        let now = self.operations;
-        let hit = self.faults.iter().find(|(at, _, is_lasting)| *at == now || (*is_lasting && *at < now));
-        match hit {
-            Some((_, FaultAction::Errno(number), _)) => Err(io::Error::from_raw_os_error(*number)),
-            Some((_, FaultAction::ShortWrite, _)) => Ok(Permit::Short),
+        match self.strike(FaultTarget::Changes) {
+            Some(FaultAction::Errno(number)) => Err(io::Error::from_raw_os_error(number)),
+            Some(FaultAction::ShortWrite) => Ok(Permit::Short),
+            Some(FaultAction::TornWrite(number)) => Ok(Permit::Torn(number)),
             None => Ok(Permit::Whole),
         }
     }
 
+    /// Lets an operation that is no change, or not only one, fail if a fault hits it.
+    pub(super) fn check_fault(&mut self, target: FaultTarget) -> io::Result<()> {
+        self.check_alive()?;
+        match self.strike(target) {
+            Some(FaultAction::Errno(number)) => Err(io::Error::from_raw_os_error(number)),
+            Some(FaultAction::ShortWrite | FaultAction::TornWrite(_)) | None => Ok(()),
+        }
+    }
+
+    /// Counts an operation for the faults that wait for its kind, and tells what the first that is due does to it.
+    fn strike(&mut self, target: FaultTarget) -> Option<FaultAction> {
+        let mut action = None;
+        self.faults.retain_mut(|fault| {
+            if fault.target != target {
+                return true;
+            }
+            fault.nth = fault.nth.saturating_sub(1);
+            if fault.nth > 0 {
+                return true;
+            }
+            action = action.or(Some(fault.action));
+            fault.is_lasting
+        });
+        action
+    }
+
     pub(super) fn cut_after(&mut self, count: u64) {
         self.cut_at = Some(self.operations + count);
+        self.cut_when_due();
+    }
+
+    fn cut_when_due(&mut self) {
+        if self.cut_at.is_some_and(|at| self.operations >= at) {
+            self.dead = Some("simulated power cut");
+        }
     }
 
     pub(super) fn plan(&mut self, fault: Fault) {
-        self.faults.push((self.operations + fault.nth, fault.action, fault.is_lasting));
+        self.faults.push(fault);
     }
 
     /// Lets a machine whose process died, or whose power was to be cut, go on.
@@ -355,6 +406,9 @@ impl State {
     /// The state after a restart, with what was durable and the pending effects that `survives` picks.
     pub(super) fn after_crash(&self, mut survives: impl FnMut(usize, &Effect) -> bool) -> State {
         let mut nodes = self.nodes.clone();
+        // Only these files differ from what was durable; the content of the others stays shared, which is what makes
+        // a crash cheap.
+        let mut changed = HashSet::new();
         for (index, effect) in self.effects.iter().enumerate() {
             if !survives(index, effect) {
                 continue;
@@ -363,11 +417,13 @@ impl State {
                 Effect::Sector { file, index, bytes } => {
                     if let Some(Node::File { durable, .. }) = nodes.get_mut(file) {
                         Arc::make_mut(durable).set_sector(*index, Arc::clone(bytes));
+                        changed.insert(*file);
                     }
                 }
                 Effect::Length { file, length } => {
                     if let Some(Node::File { durable, .. }) = nodes.get_mut(file) {
                         let content = Arc::make_mut(durable);
+                        changed.insert(*file);
                         // Bytes that survived beyond a length that did not are dropped only in the end.
                         if *length < content.length() {
                             content.set_length(*length);
@@ -383,10 +439,12 @@ impl State {
                 }
             }
         }
-        for node in nodes.values_mut() {
+        for (number, node) in &mut nodes {
             match node {
                 Node::File { durable, live, reserved } => {
-                    Arc::make_mut(durable).drop_beyond_end();
+                    if changed.contains(number) {
+                        Arc::make_mut(durable).drop_beyond_end();
+                    }
                     *live = Arc::clone(durable);
                     *reserved = live.length();
                 }
@@ -430,6 +488,42 @@ impl State {
         hasher.finish()
     }
 
+    /// Whether a rename is one that a file system carries out.
+    pub(super) fn check_rename(&self, from: (&Path, u64), to: &Path) -> io::Result<()> {
+        let is_directory = self.is_directory(from.1);
+        let mut rest = names(to);
+        if is_directory && names(from.0).all(|name| rest.next() == Some(name)) && rest.next().is_some() {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        let Some(replaced) = self.find(to) else { return Ok(()) };
+        match (is_directory, self.entries(replaced)) {
+            (false, None) => Ok(()),
+            (false, Some(_)) => Err(io::ErrorKind::IsADirectory.into()),
+            (true, None) => Err(io::ErrorKind::NotADirectory.into()),
+            (true, Some(entries)) if entries.is_empty() || replaced == from.1 => Ok(()),
+            (true, Some(_)) => Err(io::ErrorKind::DirectoryNotEmpty.into()),
+        }
+    }
+
+    /// Flips a bit of a file, in the page cache and on the disk.
+    pub(super) fn flip_bit(&mut self, path: &Path, bit: u64) -> io::Result<()> {
+        let file = self.find(path).ok_or(io::ErrorKind::NotFound)?;
+        let Some(Node::File { durable, live, .. }) = self.nodes.get_mut(&file) else {
+            return Err(io::ErrorKind::IsADirectory.into());
+        };
+        if bit / 8 >= live.length() {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        let is_same = Arc::ptr_eq(durable, live);
+        Arc::make_mut(live).flip_bit(bit);
+        if is_same {
+            *durable = Arc::clone(live);
+        } else if bit / 8 < durable.length() {
+            Arc::make_mut(durable).flip_bit(bit);
+        }
+        Ok(())
+    }
+
     /// Puts a durable file in place, whatever was there.
     pub(super) fn put_file(&mut self, path: &Path, bytes: &[u8]) -> io::Result<()> {
         let (directory, name) = self.find_parent(path)?;
@@ -445,6 +539,14 @@ impl State {
         );
         Ok(())
     }
+}
+
+/// The names of a path that lead from the root to what it stands for.
+pub(super) fn names(path: &Path) -> impl Iterator<Item = &OsStr> {
+    path.components().filter_map(|component| match component {
+        Component::Normal(name) => Some(name),
+        _ => None,
+    })
 }
 
 fn set_entry(entries: &mut BTreeMap<OsString, u64>, name: &OsStr, target: Option<u64>) {
