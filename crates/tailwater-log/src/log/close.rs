@@ -18,6 +18,7 @@ impl Inner {
             None => Ok(()),
             Some(slot) => self.sync_leading(&leader).and_then(|_| self.mark_clean(&mut slot.take())),
         };
+        self.is_settled.store(true, Ordering::SeqCst);
         // The lock goes last: another process may open the directory from here on.
         drop(self.lock.lock().unwrap_or_else(PoisonError::into_inner).take());
         drop(leader);

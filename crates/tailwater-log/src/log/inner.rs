@@ -41,6 +41,8 @@ pub(crate) struct Inner {
     pub(crate) listeners: Listeners,
     pub(crate) failure: Failure,
     pub(crate) is_closed: AtomicBool,
+    /// Set when a close has made durable what it could: what is missing then will never come.
+    pub(crate) is_settled: AtomicBool,
     /// `truncate_to` in this process: from which epoch on, and where it cut.
     pub(crate) truncations: Mutex<Vec<(LogEpoch, Offset)>>,
     pub(crate) report: RecoveryReport,
@@ -208,8 +210,8 @@ impl Inner {
         if let Err(failed) = self.failure.check() {
             return Some(Err(failed));
         }
-        // A close makes everything durable first; what is still missing then will never come.
-        self.is_closed.load(Ordering::SeqCst).then(|| {
+        // A close makes everything durable first; only what is still missing after that will never come.
+        self.is_settled.load(Ordering::SeqCst).then(|| {
             let end = match durability {
                 Durability::Written => self.ends.written(),
                 _ => self.ends.durable(),

@@ -372,7 +372,15 @@ impl Log {
     ///
     /// As [`Receipt::wait`].
     pub fn sync(&self) -> Result<Offset> {
-        self.sync_up_to(self.log_end_offset())
+        loop {
+            match self.sync_up_to(self.log_end_offset()) {
+                // A truncation came between: once it is over there is another end.
+                Err(Error::Truncated { .. } | Error::OffsetOutOfRange { .. }) => {
+                    drop(self.inner.commit.lead());
+                }
+                synced => return synced,
+            }
+        }
     }
 
     /// Makes every record below `upper` durable and returns the durable offset, which can be higher: concurrent callers
@@ -385,7 +393,11 @@ impl Log {
         if upper <= self.inner.ends.durable() {
             return Ok(self.inner.ends.durable());
         }
-        let log_end_offset = self.log_end_offset();
+        // Both at once: a receipt of the new epoch for records that a truncation removed would never complete.
+        let (log_end_offset, epoch) = {
+            let staging = self.inner.staging();
+            (staging.next_offset(), staging.epoch())
+        };
         if upper > log_end_offset {
             return Err(Error::OffsetOutOfRange {
                 requested: upper,
@@ -393,10 +405,7 @@ impl Log {
                 log_end_offset,
             });
         }
-        let appended = Appended {
-            offsets: OffsetRange { start: self.durable_offset(), end: upper },
-            epoch: self.epoch(),
-        };
+        let appended = Appended { offsets: OffsetRange { start: self.durable_offset(), end: upper }, epoch };
         self.receipt(appended, Durability::Durable).wait()?;
         Ok(self.inner.ends.durable())
     }

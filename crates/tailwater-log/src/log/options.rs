@@ -172,6 +172,7 @@ impl Inner {
             listeners: Listeners::default(),
             failure: Failure::default(),
             is_closed: AtomicBool::new(false),
+            is_settled: AtomicBool::new(false),
             truncations: Mutex::default(),
             report: opened.report,
             counters: Counters::default(),

@@ -133,6 +133,11 @@ impl Staging {
         self.next_offset
     }
 
+    /// The epoch of what is appended next.
+    pub(crate) fn epoch(&self) -> LogEpoch {
+        self.epoch
+    }
+
     pub(crate) fn staged_bytes(&self) -> u64 {
         self.buffer.bytes.len() as u64
     }
