@@ -62,8 +62,3 @@ pub use offset::{FilePosition, LogEpoch, Offset, OffsetRange};
 pub use recovery::{RecoveryOutcome, RecoveryReport, TornTail};
 pub use time::{Clock, ManualClock, SystemClock, Timestamp};
 pub use topic::{ParseTopicIdError, PartitionId, PartitionIdentity, TopicId};
-
-/// Keeps the example of the README true.
-#[cfg(doctest)]
-#[doc = include_str!("../../../README.md")]
-struct Readme;

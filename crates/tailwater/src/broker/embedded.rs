@@ -1,0 +1,174 @@
+//! What an embedded log can do and a remote broker cannot.
+
+use std::sync::Arc;
+
+use tailwater_log::{
+    Durability, LogStats, NewRecord, Offset, RecoveryReport, Timestamp, VerifyReport, WhenFull,
+};
+
+use super::inner::Inner;
+use super::lazy_log::LazyLog;
+use super::stats::MaintenanceReport;
+use super::topic::Topic;
+use crate::receipt::{Appended, Receipt};
+use crate::{Message, Result, TopicPartition};
+
+/// What only an embedded log can do: [`Broker::embedded`](crate::Broker::embedded).
+///
+/// Each call names a partition. Partitions are opened at their first use.
+///
+/// # Examples
+///
+/// ```
+/// use tailwater::{Broker, Message, Offset, PartitionId, TopicConfig, TopicPartition};
+///
+/// let broker = Broker::in_memory()?;
+/// broker.create_topic("votes", &TopicConfig::new())?;
+/// let embedded = broker.embedded().expect("it is no remote broker");
+/// let votes = TopicPartition::new("votes", PartitionId::ZERO);
+///
+/// // A compare-and-append: only one of two writers that saw the same end gets through.
+/// embedded.append_if(&votes, Offset::ZERO, &[Message::new(b"yes")])?.wait()?;
+/// assert!(embedded.append_if(&votes, Offset::ZERO, &[Message::new(b"no")]).is_err());
+///
+/// embedded.truncate_to(&votes, Offset::ZERO)?;
+/// assert_eq!(embedded.stats(&votes)?.log_end_offset, Offset::ZERO);
+/// # Ok::<(), tailwater::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Embedded {
+    pub(super) inner: Arc<Inner>,
+}
+
+impl Embedded {
+    /// Appends `messages` as one batch if the partition ends at `expected_end`: a compare-and-append. The messages' own
+    /// choice of a partition is not looked at.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UnexpectedEnd`](crate::Error::UnexpectedEnd) if it ends elsewhere; nothing was appended then. Otherwise as
+    /// [`Producer::send_batch`](crate::Producer::send_batch).
+    pub fn append_if(
+        &self,
+        partition: &TopicPartition,
+        expected_end: Offset,
+        messages: &[Message<'_>],
+    ) -> Result<Receipt<Appended>> {
+        let (topic, lazy) = self.find(partition)?;
+        let records: Vec<NewRecord<'_>> = messages.iter().map(|message| message.to_record()).collect();
+        let log = topic.open(&lazy)?;
+        let receipt = log
+            .append_if(expected_end, &records, None, WhenFull::Wait)
+            .map_err(|error| topic.explain(error, lazy.place()))?;
+        if receipt.durability() == Durability::Durable {
+            self.inner.queues().request_sync(&lazy);
+        }
+        self.inner.queues().note_activity(&lazy);
+        Ok(Receipt::appended(receipt, topic, lazy))
+    }
+
+    /// Removes every record from `offset` on, durably. Positions beyond it are noticed as diverged, since the log epoch
+    /// is raised.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::OffsetOutOfRange`](crate::Error::OffsetOutOfRange),
+    /// [`Error::InsideOpaqueBatch`](crate::Error::InsideOpaqueBatch): nothing was changed. Those of the disk.
+    pub fn truncate_to(&self, partition: &TopicPartition, offset: Offset) -> Result<()> {
+        self.on_log(partition, |log| log.truncate_to(offset))
+    }
+
+    /// Moves the start of the partition to `offset`, durably, and removes the segments below it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::OffsetOutOfRange`](crate::Error::OffsetOutOfRange) beyond the end; an offset below the start changes
+    /// nothing. Those of the disk.
+    pub fn delete_records_before(&self, partition: &TopicPartition, offset: Offset) -> Result<()> {
+        self.on_log(partition, |log| log.delete_records_before(offset))
+    }
+
+    /// Starts a new segment file, if the present one holds records.
+    ///
+    /// # Errors
+    ///
+    /// Those of the disk.
+    pub fn roll(&self, partition: &TopicPartition) -> Result<()> {
+        self.on_log(partition, tailwater_log::Log::roll)
+    }
+
+    /// Makes everything appended so far to the partition durable. Returns the durable offset.
+    ///
+    /// # Errors
+    ///
+    /// As [`Receipt::wait`].
+    pub fn sync(&self, partition: &TopicPartition) -> Result<Offset> {
+        self.on_log(partition, tailwater_log::Log::sync)
+    }
+
+    /// Reads and checks every byte of the partition up to its durable offset, changing nothing. `progress` is told how
+    /// many bytes more were read.
+    ///
+    /// # Errors
+    ///
+    /// Those of the disk. Damage is no error but in the report.
+    pub fn verify(&self, partition: &TopicPartition, progress: &mut dyn FnMut(u64)) -> Result<VerifyReport> {
+        self.on_log(partition, |log| log.verify(progress))
+    }
+
+    /// The first visible offset that was appended at or after `time`, or `None` if there is none.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Corrupt`](crate::Error::Corrupt) and those of the disk.
+    pub fn offset_for_time(&self, partition: &TopicPartition, time: Timestamp) -> Result<Option<Offset>> {
+        self.on_log(partition, |log| log.offset_for_time(time))
+    }
+
+    /// The partition's figures.
+    ///
+    /// # Errors
+    ///
+    /// Those of the disk.
+    pub fn stats(&self, partition: &TopicPartition) -> Result<LogStats> {
+        self.on_log(partition, tailwater_log::Log::stats)
+    }
+
+    /// How the partition was found when it was opened.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be opened.
+    pub fn recovery_report(&self, partition: &TopicPartition) -> Result<RecoveryReport> {
+        self.on_log(partition, |log| Ok(log.recovery_report().clone()))
+    }
+
+    /// As [`Broker::run_maintenance_once`](crate::Broker::run_maintenance_once).
+    ///
+    /// # Errors
+    ///
+    /// The same.
+    pub fn run_maintenance_once(&self) -> Result<MaintenanceReport> {
+        self.inner.run_maintenance_once()
+    }
+
+    fn find(&self, partition: &TopicPartition) -> Result<(Arc<Topic>, Arc<LazyLog>)> {
+        let topic = self.inner.topic(&partition.topic)?;
+        let lazy = topic.partition(partition.partition)?;
+        Ok((topic, lazy))
+    }
+
+    fn on_log<T>(
+        &self,
+        partition: &TopicPartition,
+        act: impl FnOnce(&tailwater_log::Log) -> tailwater_log::Result<T>,
+    ) -> Result<T> {
+        let (topic, lazy) = self.find(partition)?;
+        let log = topic.open(&lazy)?;
+        let done = act(&log).map_err(|error| topic.explain(error, lazy.place()));
+        if !self.inner.is_read_only() {
+            self.inner.queues().note_activity(&lazy);
+        }
+        done
+    }
+}

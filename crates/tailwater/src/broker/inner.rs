@@ -1,0 +1,320 @@
+//! What all handles of a broker share.
+//!
+//! - Lock order: administration, then the opening of a log. No task is polled while either is held.
+//! - The set of topics is read without a lock; whoever changes it holds the administration's.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::thread::ThreadId;
+
+use arc_swap::ArcSwap;
+use tailwater_log::storage::Storage;
+use tailwater_log::{Clock, Log, PartitionId, Signal, TopicId};
+
+use super::directory::{self, GROUPS_TOPIC, OpenedDirectory};
+use super::lazy_log::{LazyLog, Opener};
+use super::options::{BrokerOptions, Maintenance};
+use super::stats::{BrokerStats, CloseFailure, CloseReport, MaintenanceReport};
+use super::topic::{Topic, TopicSet};
+use crate::catalog::Catalog;
+use crate::maintenance::{Flush, Threads, WorkQueues};
+use crate::{Error, Result, TopicConfig};
+
+/// The state of a broker.
+#[derive(Debug)]
+pub(crate) struct Inner {
+    pub(super) opener: Arc<Opener>,
+    pub(super) topics: ArcSwap<TopicSet>,
+    pub(super) administration: Mutex<Administration>,
+    pub(super) default_config: TopicConfig,
+    threads: Threads,
+    watchers: Mutex<Vec<Weak<Signal>>>,
+    closing: Mutex<Closing>,
+    closed: Condvar,
+    unknown_names: Vec<OsString>,
+}
+
+/// What creating, altering and deleting topics works on.
+#[derive(Debug)]
+pub(super) struct Administration {
+    pub(super) catalog: Catalog,
+    /// Why the catalog on disk may be another than this one, until the broker is reopened.
+    pub(super) failure: Option<Arc<Error>>,
+}
+
+#[derive(Debug)]
+enum Closing {
+    Open,
+    By(ThreadId),
+    Done(Result<CloseReport>),
+}
+
+#[allow(dead_code, reason = "consumers use the rest of it")]
+impl Inner {
+    pub(super) fn open(
+        storage: Arc<dyn Storage>,
+        directory: PathBuf,
+        options: &BrokerOptions,
+    ) -> Result<Arc<Self>> {
+        // A bad default would otherwise come up at the first topic only.
+        options.default_topic_config.to_log_config()?;
+        let opened = directory::open(&storage, &directory, options.create, &options.clock)?;
+        Self::new(storage, directory, options, opened)
+    }
+
+    pub(super) fn attach(
+        storage: Arc<dyn Storage>,
+        directory: PathBuf,
+        options: &BrokerOptions,
+    ) -> Result<Arc<Self>> {
+        let opened = directory::attach(&storage, &directory)?;
+        Self::new(storage, directory, options, opened)
+    }
+
+    fn new(
+        storage: Arc<dyn Storage>,
+        directory: PathBuf,
+        options: &BrokerOptions,
+        opened: OpenedDirectory,
+    ) -> Result<Arc<Self>> {
+        let queues = Arc::new(WorkQueues::default());
+        let clock = Arc::clone(&options.clock);
+        let opener = Arc::new(Opener::new(storage, directory, clock, Arc::clone(&queues), opened.lock));
+        let topics = TopicSet::default().updated(&opened.catalog, &opener)?;
+        let threads = match options.maintenance {
+            Maintenance::Background if !opener.is_read_only => Threads::start(queues)?,
+            _ => Threads::none(queues),
+        };
+        Ok(Arc::new(Self {
+            opener,
+            topics: ArcSwap::from_pointee(topics),
+            administration: Mutex::new(Administration { catalog: opened.catalog, failure: None }),
+            default_config: options.default_topic_config.clone(),
+            threads,
+            watchers: Mutex::default(),
+            closing: Mutex::new(Closing::Open),
+            closed: Condvar::new(),
+            unknown_names: opened.unknown_names,
+        }))
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.opener.is_closed()
+    }
+
+    pub(crate) fn check_open(&self) -> Result<()> {
+        if self.is_closed() { Err(Error::Closed) } else { Ok(()) }
+    }
+
+    pub(crate) fn is_read_only(&self) -> bool {
+        self.opener.is_read_only
+    }
+
+    /// 64 random bits. Not for secrets.
+    pub(crate) fn random(&self) -> u64 {
+        self.opener.storage.random()
+    }
+
+    pub(crate) fn clock(&self) -> &Arc<dyn Clock> {
+        &self.opener.clock
+    }
+
+    /// The topic of this name; names are compared without case. Tailwater's own are not found.
+    pub(crate) fn topic(&self, name: &str) -> Result<Arc<Topic>> {
+        self.check_open()?;
+        let find = || self.topics.load().by_name(name).filter(|topic| !topic.is_internal()).cloned();
+        if let Some(topic) = find() {
+            return Ok(topic);
+        }
+        self.refresh_if_attached()?;
+        find().ok_or_else(|| Error::UnknownTopic { topic: name.into() })
+    }
+
+    /// The topic with this id, Tailwater's own too. `None` if it does not exist, or not any more.
+    pub(crate) fn topic_by_id(&self, id: TopicId) -> Option<Arc<Topic>> {
+        self.topics.load().by_id(id).cloned()
+    }
+
+    /// All topics but Tailwater's own, ordered by name.
+    pub(crate) fn topics(&self) -> Result<Vec<Arc<Topic>>> {
+        self.check_open()?;
+        self.refresh_if_attached()?;
+        let mut topics: Vec<_> =
+            self.topics.load().all().filter(|topic| !topic.is_internal()).cloned().collect();
+        topics.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        Ok(topics)
+    }
+
+    /// The log of the consumer groups; opened at first use.
+    pub(crate) fn groups_log(&self) -> Result<Log> {
+        self.check_open()?;
+        let topic = self.topics.load().by_name(GROUPS_TOPIC).cloned();
+        let topic = topic.ok_or_else(|| Error::UnknownTopic { topic: GROUPS_TOPIC.into() })?;
+        topic.log(PartitionId::ZERO)
+    }
+
+    /// Has the sync thread make durable what was appended to `log` before this call, and what that makes due done.
+    pub(crate) fn request_sync(&self, log: &Log) {
+        if let Some(lazy) = self.lazy_log(log) {
+            self.opener.queues.request_sync(&lazy);
+            self.opener.queues.note_activity(&lazy);
+        }
+    }
+
+    /// Has looked at soon what an append to `log` makes due, where somebody else sees to its sync.
+    pub(crate) fn note_activity(&self, log: &Log) {
+        if let Some(lazy) = self.lazy_log(log) {
+            self.opener.queues.note_activity(&lazy);
+        }
+    }
+
+    fn lazy_log(&self, log: &Log) -> Option<Arc<LazyLog>> {
+        let identity = log.identity();
+        self.topic_by_id(identity.topic_id)?.partition(identity.partition).ok()
+    }
+
+    /// The work of the background threads.
+    pub(crate) fn queues(&self) -> &Arc<WorkQueues> {
+        &self.opener.queues
+    }
+
+    /// Makes durable what was appended to these logs: the flush is run by the sync thread, or by whoever waits for it.
+    pub(crate) fn flush(&self, logs: Vec<Arc<LazyLog>>) -> Arc<Flush> {
+        let flush = Arc::new(Flush::new(logs));
+        self.opener.queues.request_flush(&flush);
+        if self.is_closed() {
+            // Its last look at the queue may be over.
+            self.opener.queues.finish_flushes();
+        }
+        flush
+    }
+
+    /// Has `signal` woken when the broker is closed, and when topics or partitions come or go.
+    pub(crate) fn watch(&self, signal: &Arc<Signal>) {
+        let mut watchers = self.watchers();
+        watchers.retain(|watcher| watcher.strong_count() > 0);
+        watchers.push(Arc::downgrade(signal));
+    }
+
+    pub(super) fn wake_watchers(&self) {
+        let watchers = self.watchers().clone();
+        watchers.iter().filter_map(Weak::upgrade).for_each(|signal| signal.wake());
+    }
+
+    /// Takes over the topics of the catalog in `administration`.
+    pub(super) fn publish_topics(&self, catalog: &Catalog) -> Result<()> {
+        let topics = self.topics.load().updated(catalog, &self.opener)?;
+        let gone: Vec<_> =
+            self.topics.load().all().filter(|known| topics.by_id(known.id).is_none()).cloned().collect();
+        self.topics.store(Arc::new(topics));
+        gone.iter().for_each(|topic| topic.set_deleted(true));
+        self.wake_watchers();
+        Ok(())
+    }
+
+    /// Looks whether the process that writes has changed the catalog.
+    fn refresh_if_attached(&self) -> Result<()> {
+        if !self.is_read_only() {
+            return Ok(());
+        }
+        let mut administration = self.administration();
+        let opener = &self.opener;
+        let Some(catalog) = Catalog::read(&opener.storage, &opener.directory)? else {
+            return Err(Error::CatalogMissing { path: opener.directory.as_path().into() });
+        };
+        if catalog != administration.catalog {
+            self.publish_topics(&catalog)?;
+            administration.catalog = catalog;
+        }
+        Ok(())
+    }
+
+    pub(super) fn administration(&self) -> MutexGuard<'_, Administration> {
+        // Changed by one assignment at the end of each operation only.
+        self.administration.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn watchers(&self) -> MutexGuard<'_, Vec<Weak<Signal>>> {
+        self.watchers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn closing(&self) -> MutexGuard<'_, Closing> {
+        self.closing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn run_maintenance_once(&self) -> Result<MaintenanceReport> {
+        self.check_open()?;
+        let (did_work, next_due) = self.opener.queues.run_once()?;
+        Ok(MaintenanceReport { did_work, next_due })
+    }
+
+    pub(super) fn stats(&self) -> BrokerStats {
+        let mut stats = BrokerStats {
+            unknown_names: self.unknown_names.clone(),
+            background_threads: self.threads.count(),
+            background_panics: self.opener.queues.panic_count(),
+            ..BrokerStats::default()
+        };
+        for topic in self.topics.load().all() {
+            let partitions = topic.partitions();
+            let open = partitions.iter().filter_map(|partition| partition.opened());
+            stats.open_partitions += open.count();
+            stats.failed_partitions += partitions.iter().filter(|partition| partition.is_failed()).count();
+            if !topic.is_internal() {
+                stats.topics += 1;
+                stats.partitions += partitions.len();
+            }
+        }
+        stats
+    }
+
+    /// Closes everything, once. Whoever comes later waits for that and is told the same.
+    pub(super) fn close(&self) -> Result<CloseReport> {
+        let this_thread = std::thread::current().id();
+        {
+            let mut closing = self.closing();
+            loop {
+                match &*closing {
+                    Closing::Open => break,
+                    Closing::Done(outcome) => return outcome.clone(),
+                    // A task that was woken by the closing closes too: waiting would be for itself.
+                    Closing::By(closer) if *closer == this_thread => return Ok(CloseReport::default()),
+                    Closing::By(_) => {
+                        closing = self.closed.wait(closing).unwrap_or_else(PoisonError::into_inner);
+                    }
+                }
+            }
+            *closing = Closing::By(this_thread);
+        }
+        let outcome = self.close_now();
+        *self.closing() = Closing::Done(outcome.clone());
+        self.closed.notify_all();
+        outcome
+    }
+
+    fn close_now(&self) -> Result<CloseReport> {
+        {
+            // What is being created or deleted is finished first; from here on no topic comes or goes.
+            let _administration = self.administration();
+            self.opener.set_closed();
+        }
+        self.threads.stop();
+        let mut report = CloseReport::default();
+        for topic in self.topics.load().all() {
+            for partition in topic.partitions().iter() {
+                match partition.close() {
+                    None => {}
+                    Some(Ok(())) => report.closed_partitions += 1,
+                    Some(Err(error)) => report
+                        .failures
+                        .push(CloseFailure { partition: partition.place().as_ref().clone(), error }),
+                }
+            }
+        }
+        self.opener.release_lock();
+        self.opener.queues.finish_flushes();
+        self.wake_watchers();
+        if report.failures.is_empty() { Ok(report) } else { Err(Error::NotClosedCleanly(Arc::new(report))) }
+    }
+}

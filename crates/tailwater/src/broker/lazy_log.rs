@@ -1,0 +1,177 @@
+//! The log of one partition, opened when it is first used.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use arc_swap::ArcSwapOption;
+use tailwater_log::storage::{DirectoryLock, Storage};
+use tailwater_log::{Clock, Log, LogConfig, LogOptions, PartitionIdentity};
+
+use crate::maintenance::WorkQueues;
+use crate::{Error, Result, TopicPartition};
+
+/// What it takes to open the logs of a directory.
+#[derive(Debug)]
+pub(crate) struct Opener {
+    pub(crate) storage: Arc<dyn Storage>,
+    pub(crate) directory: PathBuf,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) is_read_only: bool,
+    pub(crate) queues: Arc<WorkQueues>,
+    /// Set before the logs are closed, and looked at under each log's own lock: no log is opened after that.
+    is_closed: AtomicBool,
+    lock: Mutex<Option<Arc<DirectoryLock>>>,
+}
+
+impl Opener {
+    pub(crate) fn new(
+        storage: Arc<dyn Storage>,
+        directory: PathBuf,
+        clock: Arc<dyn Clock>,
+        queues: Arc<WorkQueues>,
+        lock: Option<Arc<DirectoryLock>>,
+    ) -> Self {
+        Self {
+            storage,
+            directory,
+            clock,
+            is_read_only: lock.is_none(),
+            queues,
+            is_closed: AtomicBool::new(false),
+            lock: Mutex::new(lock),
+        }
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.is_closed.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn set_closed(&self) {
+        self.is_closed.store(true, Ordering::SeqCst);
+    }
+
+    /// The directory's lock; `None` after it was let go of, and where there never was one.
+    pub(crate) fn lock(&self) -> Option<Arc<DirectoryLock>> {
+        self.lock.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Lets go of the directory, once every log did.
+    pub(crate) fn release_lock(&self) {
+        drop(self.lock.lock().unwrap_or_else(PoisonError::into_inner).take());
+    }
+}
+
+/// The log of one partition: opened at first use, or not at all.
+#[derive(Debug)]
+pub(crate) struct LazyLog {
+    place: Arc<TopicPartition>,
+    identity: PartitionIdentity,
+    /// Tells it from every other in the queues of the background threads.
+    pub(crate) key: u64,
+    log: ArcSwapOption<Log>,
+    opening: Mutex<()>,
+    /// Why nothing works any more, if a background thread met a bug while it worked on this log.
+    failure: OnceLock<Error>,
+    /// Whether it waits in the queue of the sync thread.
+    pub(crate) is_sync_queued: AtomicBool,
+    /// Whether it was appended to since it was last maintained.
+    pub(crate) is_active: AtomicBool,
+}
+
+impl LazyLog {
+    pub(crate) fn new(place: TopicPartition, identity: PartitionIdentity) -> Self {
+        static NEXT_KEY: AtomicU64 = AtomicU64::new(0);
+        Self {
+            place: Arc::new(place),
+            identity,
+            key: NEXT_KEY.fetch_add(1, Ordering::Relaxed),
+            log: ArcSwapOption::empty(),
+            opening: Mutex::new(()),
+            failure: OnceLock::new(),
+            is_sync_queued: AtomicBool::new(false),
+            is_active: AtomicBool::new(false),
+        }
+    }
+
+    /// The partition by name, for errors.
+    pub(crate) fn place(&self) -> &Arc<TopicPartition> {
+        &self.place
+    }
+
+    /// The log, if it is open.
+    pub(crate) fn opened(&self) -> Option<Log> {
+        self.log.load().as_deref().cloned()
+    }
+
+    /// The log; opens it first if need be.
+    pub(crate) fn open(
+        self: &Arc<Self>,
+        opener: &Opener,
+        config: impl FnOnce() -> Result<LogConfig>,
+    ) -> Result<Log> {
+        if let Some(failure) = self.failure.get() {
+            return Err(failure.clone());
+        }
+        if let Some(log) = &*self.log.load() {
+            return Ok(Log::clone(log));
+        }
+        let _opening = self.opening();
+        if let Some(log) = &*self.log.load() {
+            return Ok(Log::clone(log));
+        }
+        if opener.is_closed() {
+            return Err(Error::Closed);
+        }
+        let directory = opener
+            .directory
+            .join(crate::catalog::name::partition_directory(&self.place.topic, self.place.partition));
+        let mut options = LogOptions::new(self.identity);
+        options.config = config()?;
+        options.clock = Arc::clone(&opener.clock);
+        options.lock = opener.lock();
+        let storage = Arc::clone(&opener.storage);
+        let opened = if opener.is_read_only {
+            Log::attach_read_only(storage, &directory, options)
+        } else {
+            Log::open(storage, &directory, options)
+        };
+        let log = opened.map_err(|error| Error::from(error).in_partition(&self.place))?;
+        self.log.store(Some(Arc::new(log.clone())));
+        if !opener.is_read_only {
+            // A segment may be old enough to be rolled, and what a crash left wants a checkpoint.
+            opener.queues.note_activity(self);
+        }
+        Ok(log)
+    }
+
+    /// Closes the log if it is open. `None` if it was not. No log is opened meanwhile.
+    pub(crate) fn close(&self) -> Option<Result<()>> {
+        let _opening = self.opening();
+        let log = self.opened()?;
+        Some(log.close().map_err(|error| Error::from(error).in_partition(&self.place)))
+    }
+
+    /// Forgets the log, which was closed, so that the next use opens it again.
+    pub(crate) fn forget(&self) {
+        let _opening = self.opening();
+        self.log.store(None);
+    }
+
+    /// Has every later use fail with `error`.
+    pub(crate) fn fail(&self, error: Error) {
+        let cause = Arc::new(error.in_partition(&self.place));
+        let failed = Error::Failed { partition: Some(Arc::clone(&self.place)), cause };
+        // The first failure is the one that tells.
+        let _ = self.failure.set(failed);
+    }
+
+    pub(crate) fn is_failed(&self) -> bool {
+        self.failure.get().is_some() || self.opened().is_some_and(|log| log.is_failed())
+    }
+
+    fn opening(&self) -> MutexGuard<'_, ()> {
+        // It guards no data, so a panic under it has broken none.
+        self.opening.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

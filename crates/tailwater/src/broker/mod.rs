@@ -1,0 +1,242 @@
+//! A broker: a directory of topics.
+
+mod admin;
+mod directory;
+mod embedded;
+mod inner;
+mod lazy_log;
+mod leftover;
+mod options;
+mod stats;
+mod topic;
+
+use std::path::Path;
+use std::sync::Arc;
+
+pub use embedded::Embedded;
+pub(crate) use inner::Inner;
+pub(crate) use lazy_log::LazyLog;
+pub use options::{BrokerOptions, Maintenance};
+pub use stats::{BrokerStats, CloseFailure, CloseReport, MaintenanceReport, TopicDescription};
+pub(crate) use topic::Topic;
+
+#[cfg(doc)]
+use crate::Error;
+use crate::{Producer, ProducerOptions, Result, TopicConfig};
+
+/// A directory of topics, opened for publishing and subscribing.
+///
+/// `Clone + Send + Sync`: clones are the same broker. Producers, consumers and receipts do not keep it open: when
+/// [`Broker::close`] is called, or the last clone is dropped, they answer [`Error::Closed`].
+///
+/// # Examples
+///
+/// ```
+/// use tailwater::{Broker, TopicConfig};
+///
+/// # let directory = tempfile::tempdir().unwrap();
+/// # let directory = directory.path().join("data");
+/// let broker = Broker::open(&directory)?;
+/// broker.create_topic("orders", &TopicConfig::new())?;
+/// let at = broker.producer("orders")?.publish("order 17: two espressos")?;
+/// assert_eq!(at.offset.get(), 0);
+/// broker.close()?;
+///
+/// // Another day, another process.
+/// let broker = Broker::open(&directory)?;
+/// assert_eq!(broker.topics()?, ["orders"]);
+/// # Ok::<(), tailwater::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Broker {
+    handle: Arc<Handle>,
+}
+
+/// What all clones of a broker hold, and nobody else: the broker is closed when it goes.
+#[derive(Debug)]
+struct Handle {
+    embedded: Embedded,
+}
+
+impl Broker {
+    /// Opens the broker in `directory`, which is made if it is missing. Topics are read from the catalog; each partition
+    /// is opened, and recovered if need be, at its first use.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::Locked`] if another process, or another broker in this one, has it open for writing.
+    /// - [`Error::NotATailwaterDirectory`], [`Error::CatalogMissing`], [`Error::CatalogDamaged`],
+    ///   [`Error::Unsupported`], [`Error::UnsupportedSetting`]: nothing was changed.
+    /// - [`Error::ReadOnlyDirectory`], [`Error::NetworkFileSystem`], [`Error::DiskFull`], [`Error::Io`].
+    pub fn open(directory: impl AsRef<Path>) -> Result<Self> {
+        BrokerOptions::new().open(directory)
+    }
+
+    /// Opens a broker that keeps everything in memory, for tests: it runs on a simulated disk.
+    ///
+    /// # Errors
+    ///
+    /// None that a program can cause.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use tailwater::{Broker, TopicConfig};
+    ///
+    /// let broker = Broker::in_memory()?;
+    /// broker.create_topic("mails", &TopicConfig::new())?;
+    /// broker.producer("mails")?.publish(b"hello")?;
+    /// # Ok::<(), tailwater::Error>(())
+    /// ```
+    pub fn in_memory() -> Result<Self> {
+        BrokerOptions::new().in_memory()
+    }
+
+    /// Shows the broker in `directory` without a lock and without changing anything, also while another process writes
+    /// to it: what is durable there.
+    ///
+    /// # Errors
+    ///
+    /// As [`Broker::open`], and [`Error::DirectoryMissing`]. Everything that would change something answers
+    /// [`Error::ReadOnly`].
+    pub fn attach_read_only(directory: impl AsRef<Path>) -> Result<Self> {
+        BrokerOptions::new().attach_read_only(directory)
+    }
+
+    /// Creates a topic. When it returns, the topic is durable.
+    ///
+    /// Names are Apache Kafka's: 1 to 249 ASCII letters, digits, `.`, `_` and `-`, not `.` or `..`; those that begin with
+    /// `__` are reserved. They are compared without case.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::InvalidTopicName`], [`Error::TopicExists`], [`Error::InvalidPartitionCount`],
+    ///   [`Error::InvalidConfig`], [`Error::DirectoryInTheWay`]: nothing was changed.
+    /// - [`Error::DiskFull`], [`Error::Io`]: there is no such topic. If that cannot be told, every further change of topics
+    ///   answers [`Error::Failed`] until the broker is reopened.
+    /// - [`Error::ReadOnly`], [`Error::Closed`].
+    pub fn create_topic(&self, name: &str, config: &TopicConfig) -> Result<()> {
+        self.inner().create_topic(name, config)
+    }
+
+    /// The names of all topics, in alphabetical order.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Closed`]; those of reading the catalog, if the broker is attached read-only.
+    pub fn topics(&self) -> Result<Vec<String>> {
+        Ok(self.inner().topics()?.iter().map(|topic| topic.name.to_string()).collect())
+    }
+
+    /// Describes a topic.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UnknownTopic`], and those of [`Broker::topics`].
+    pub fn describe_topic(&self, name: &str) -> Result<TopicDescription> {
+        let topic = self.inner().topic(name)?;
+        Ok(TopicDescription {
+            id: topic.id,
+            name: topic.name.to_string(),
+            partition_count: topic.partition_count(),
+            config: TopicConfig::clone(&topic.config()),
+        })
+    }
+
+    /// Changes the settings of a topic that are given in `changes`, durably, and adds partitions if it gives more of
+    /// them. Producers and consumers that are at work go on with the new settings.
+    ///
+    /// With more partitions, a key may go to another partition than before.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UnknownTopic`], and those of [`Broker::create_topic`].
+    pub fn alter_topic(&self, name: &str, changes: &TopicConfig) -> Result<()> {
+        self.inner().alter_topic(name, changes)
+    }
+
+    /// Deletes a topic with all its records. When it returns, that is durable. A topic created later under the same name
+    /// is another one: producers of the old one answer [`Error::UnknownTopic`].
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UnknownTopic`]; [`Error::DiskFull`], [`Error::Io`]: the topic is still there. If that cannot be had, every
+    /// further change of topics answers [`Error::Failed`] until the broker is reopened.
+    pub fn delete_topic(&self, name: &str) -> Result<()> {
+        self.inner().delete_topic(name)
+    }
+
+    /// Makes a producer for a topic.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UnknownTopic`], [`Error::ReadOnly`], [`Error::Closed`].
+    pub fn producer(&self, topic: &str) -> Result<Producer> {
+        self.producer_with(topic, ProducerOptions::new())
+    }
+
+    /// Makes a producer for a topic, with options.
+    ///
+    /// # Errors
+    ///
+    /// As [`Broker::producer`].
+    pub fn producer_with(&self, topic: &str, options: ProducerOptions) -> Result<Producer> {
+        Producer::new(Arc::clone(self.inner()), topic, options)
+    }
+
+    /// What only an embedded log can do, such as to append if nobody else did; `None` if this is a remote broker.
+    #[must_use]
+    pub fn embedded(&self) -> Option<&Embedded> {
+        Some(&self.handle.embedded)
+    }
+
+    /// The broker's figures.
+    #[must_use]
+    pub fn stats(&self) -> BrokerStats {
+        self.inner().stats()
+    }
+
+    /// Does on this thread all work that waits or is due: syncs that were asked for and not waited for, writes and syncs
+    /// at their intervals, timed rolls. For [`Maintenance::Manual`]; does no harm beside background threads.
+    ///
+    /// # Errors
+    ///
+    /// The first error; the rest of the work was done all the same.
+    pub fn run_maintenance_once(&self) -> Result<MaintenanceReport> {
+        self.inner().run_maintenance_once()
+    }
+
+    /// Makes everything durable, marks the partitions as closed in order, and lets go of the directory. All handles
+    /// answer [`Error::Closed`] from then on, and whoever waits is woken. Closing again tells the same and does nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotClosedCleanly`] says which partitions could not be made durable. The broker is closed all the same.
+    pub fn close(&self) -> Result<CloseReport> {
+        self.inner().close()
+    }
+
+    pub(crate) fn inner(&self) -> &Arc<Inner> {
+        &self.handle.embedded.inner
+    }
+}
+
+impl From<Arc<Inner>> for Broker {
+    fn from(inner: Arc<Inner>) -> Self {
+        Self { handle: Arc::new(Handle { embedded: Embedded { inner } }) }
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        if let Err(error) = self.embedded.inner.close() {
+            tracing::error!(%error, "a dropped broker was not closed in order");
+        }
+    }
+}
+
+const _: () = {
+    const fn is_shared<T: Clone + Send + Sync + 'static>() {}
+    is_shared::<Broker>();
+    is_shared::<Embedded>();
+};

@@ -1,0 +1,155 @@
+//! How to open a broker.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tailwater_log::storage::{Disk, SimDisk, Storage};
+use tailwater_log::{Clock, SystemClock};
+
+use super::inner::Inner;
+use super::{Broker, TopicConfig};
+use crate::Result;
+use crate::error::Error;
+
+/// Who does the work that is due now and then.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+#[non_exhaustive]
+pub enum Maintenance {
+    /// Two threads of the broker: one syncs what is sent and not waited for, the other does what is due.
+    #[default]
+    Background,
+    /// The application, by [`Broker::run_maintenance_once`]. Until it calls that, a receipt that is awaited in a task
+    /// does not complete; one that is waited for on a thread does.
+    Manual,
+}
+
+/// How to open a broker.
+///
+/// # Examples
+///
+/// ```
+/// use tailwater::{BrokerOptions, Error, Maintenance, TopicConfig};
+///
+/// # let directory = tempfile::tempdir().unwrap();
+/// # let directory = directory.path().join("data");
+/// let options = BrokerOptions::new()
+///     .maintenance(Maintenance::Manual)
+///     .default_topic_config(TopicConfig::new().partitions(4));
+/// assert!(matches!(options.clone().create(false).open(&directory), Err(Error::DirectoryMissing { .. })));
+/// let broker = options.open(&directory)?;
+/// broker.create_topic("orders", &TopicConfig::new())?;
+/// assert_eq!(broker.describe_topic("orders")?.partition_count, 4);
+/// # Ok::<(), tailwater::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct BrokerOptions {
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) maintenance: Maintenance,
+    pub(super) default_topic_config: TopicConfig,
+    pub(super) create: bool,
+}
+
+impl Default for BrokerOptions {
+    fn default() -> Self {
+        Self {
+            clock: Arc::new(SystemClock),
+            maintenance: Maintenance::Background,
+            default_topic_config: TopicConfig::new(),
+            create: true,
+        }
+    }
+}
+
+impl BrokerOptions {
+    /// The system's clock, background threads, default topics; a missing directory is made.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets where the time comes from.
+    #[must_use]
+    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Sets who does the work that is due now and then.
+    #[must_use]
+    pub fn maintenance(mut self, maintenance: Maintenance) -> Self {
+        self.maintenance = maintenance;
+        self
+    }
+
+    /// Sets what a new topic gets where its own configuration says nothing.
+    #[must_use]
+    pub fn default_topic_config(mut self, config: TopicConfig) -> Self {
+        self.default_topic_config = config;
+        self
+    }
+
+    /// Sets whether a missing directory is made, and an empty one taken: default true.
+    #[must_use]
+    pub fn create(mut self, create: bool) -> Self {
+        self.create = create;
+        self
+    }
+
+    /// Opens the broker in `directory`, on the disk of the operating system. See [`Broker::open`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Broker::open`]; [`Error::DirectoryMissing`] if the directory is not to be made.
+    pub fn open(&self, directory: impl AsRef<Path>) -> Result<Broker> {
+        self.open_on(Arc::new(Disk), absolute(directory.as_ref())?)
+    }
+
+    /// Opens the broker in `directory` of any storage, such as a simulated disk that tests can cut the power of.
+    ///
+    /// # Errors
+    ///
+    /// As [`BrokerOptions::open`].
+    pub fn open_on(&self, storage: Arc<dyn Storage>, directory: impl Into<PathBuf>) -> Result<Broker> {
+        Inner::open(storage, directory.into(), self).map(Broker::from)
+    }
+
+    /// Opens a broker that keeps everything in memory, on a simulated disk of its own. See [`Broker::in_memory`].
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidConfig`] if the default configuration is out of its bounds.
+    pub fn in_memory(&self) -> Result<Broker> {
+        self.open_on(Arc::new(SimDisk::new(0)), "/data")
+    }
+
+    /// Attaches to `directory` read-only. See [`Broker::attach_read_only`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Broker::attach_read_only`].
+    pub fn attach_read_only(&self, directory: impl AsRef<Path>) -> Result<Broker> {
+        self.attach_read_only_on(Arc::new(Disk), absolute(directory.as_ref())?)
+    }
+
+    /// Attaches to `directory` of any storage read-only.
+    ///
+    /// # Errors
+    ///
+    /// As [`Broker::attach_read_only`].
+    pub fn attach_read_only_on(
+        &self,
+        storage: Arc<dyn Storage>,
+        directory: impl Into<PathBuf>,
+    ) -> Result<Broker> {
+        Inner::attach(storage, directory.into(), self).map(Broker::from)
+    }
+}
+
+/// The path from the root, since partitions are opened later, when the process may work in another directory.
+fn absolute(directory: &Path) -> Result<PathBuf> {
+    std::path::absolute(directory).map_err(|source| Error::Io {
+        operation: tailwater_log::error::IoOperation::Inspect,
+        path: directory.into(),
+        source: Arc::new(source),
+    })
+}

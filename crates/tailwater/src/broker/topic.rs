@@ -1,0 +1,180 @@
+//! Topics as the handles of a broker share them.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use arc_swap::ArcSwap;
+use tailwater_log::{Log, PartitionId, PartitionIdentity, TopicId};
+
+use super::lazy_log::{LazyLog, Opener};
+use crate::catalog::{Catalog, CatalogTopic, name};
+use crate::{Error, Result, TopicConfig, TopicPartition};
+
+/// A topic. Stays the same object while settings change and partitions are added, until the topic is deleted.
+#[derive(Debug)]
+pub(crate) struct Topic {
+    pub(crate) id: TopicId,
+    pub(crate) name: Arc<str>,
+    config: ArcSwap<TopicConfig>,
+    partitions: ArcSwap<Vec<Arc<LazyLog>>>,
+    is_deleted: AtomicBool,
+    opener: Arc<Opener>,
+}
+
+impl Topic {
+    fn new(stored: &CatalogTopic, opener: Arc<Opener>) -> Result<Self> {
+        let topic = Self {
+            id: stored.id,
+            name: stored.name.as_str().into(),
+            config: ArcSwap::from_pointee(TopicConfig::new()),
+            partitions: ArcSwap::from_pointee(Vec::new()),
+            is_deleted: AtomicBool::new(false),
+            opener,
+        };
+        topic.update(stored)?;
+        Ok(topic)
+    }
+
+    /// Takes over what the catalog says now. Open logs get the new settings.
+    fn update(&self, stored: &CatalogTopic) -> Result<()> {
+        let config = config_of(stored)?;
+        let log_config = config.to_log_config()?;
+        if *self.config.load_full() != config {
+            self.config.store(Arc::new(config));
+            for partition in self.partitions.load().iter() {
+                if let Some(log) = partition.opened() {
+                    log.set_config(log_config.clone())?;
+                }
+            }
+        }
+        let known = self.partitions.load_full();
+        if known.len() as u64 != u64::from(stored.partition_count) {
+            let added =
+                (0..stored.partition_count).map(PartitionId::new).skip(known.len()).map(|partition| {
+                    let identity = PartitionIdentity { topic_id: self.id, partition };
+                    Arc::new(LazyLog::new(TopicPartition::new(Arc::clone(&self.name), partition), identity))
+                });
+            self.partitions.store(Arc::new(known.iter().map(Arc::clone).chain(added).collect()));
+        }
+        Ok(())
+    }
+
+    /// Whether it is one of Tailwater's own.
+    pub(crate) fn is_internal(&self) -> bool {
+        name::is_internal(&self.name)
+    }
+
+    pub(crate) fn is_deleted(&self) -> bool {
+        self.is_deleted.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn set_deleted(&self, is_deleted: bool) {
+        self.is_deleted.store(is_deleted, Ordering::SeqCst);
+    }
+
+    pub(crate) fn config(&self) -> Arc<TopicConfig> {
+        self.config.load_full()
+    }
+
+    pub(crate) fn partition_count(&self) -> u32 {
+        // At most 100,000.
+        u32::try_from(self.partitions.load().len()).unwrap_or(u32::MAX)
+    }
+
+    /// The partitions, by number.
+    pub(crate) fn partitions(&self) -> Arc<Vec<Arc<LazyLog>>> {
+        self.partitions.load_full()
+    }
+
+    /// One partition, which need not be open.
+    pub(crate) fn partition(&self, partition: PartitionId) -> Result<Arc<LazyLog>> {
+        let partitions = self.partitions.load();
+        match partitions.get(partition.get() as usize) {
+            Some(found) => Ok(Arc::clone(found)),
+            None => Err(Error::UnknownPartition {
+                topic: Arc::clone(&self.name),
+                partition,
+                partition_count: self.partition_count(),
+            }),
+        }
+    }
+
+    /// The log of a partition; opens it first if need be.
+    #[allow(dead_code, reason = "consumers use it")]
+    pub(crate) fn log(&self, partition: PartitionId) -> Result<Log> {
+        self.open(&self.partition(partition)?)
+    }
+
+    /// The log of one of the topic's partitions.
+    pub(crate) fn open(&self, partition: &Arc<LazyLog>) -> Result<Log> {
+        if self.is_deleted() {
+            return Err(self.unknown());
+        }
+        partition.open(&self.opener, || self.config().to_log_config())
+    }
+
+    /// The error for whoever still has a handle to a deleted topic.
+    pub(crate) fn unknown(&self) -> Error {
+        Error::UnknownTopic { topic: Arc::clone(&self.name) }
+    }
+
+    /// What an operation on one of the topic's logs really failed of.
+    pub(crate) fn explain(&self, error: tailwater_log::Error, place: &Arc<TopicPartition>) -> Error {
+        match error {
+            // The log was closed under the caller's feet, since the topic went.
+            tailwater_log::Error::Closed if self.is_deleted() => self.unknown(),
+            error => Error::from(error).in_partition(place),
+        }
+    }
+}
+
+fn config_of(stored: &CatalogTopic) -> Result<TopicConfig> {
+    let mut config = TopicConfig::new().partitions(stored.partition_count);
+    for (key, value) in &stored.config {
+        config = config.set(key, value).map_err(|_| Error::UnsupportedSetting {
+            topic: stored.name.as_str().into(),
+            setting: format!("{key}={value}").into(),
+        })?;
+    }
+    Ok(config)
+}
+
+/// All topics of a broker, by name and by id.
+#[derive(Debug, Default)]
+pub(crate) struct TopicSet {
+    by_name: HashMap<String, Arc<Topic>>,
+    by_id: HashMap<TopicId, Arc<Topic>>,
+}
+
+impl TopicSet {
+    /// The topics of `catalog`: those that are here already stay the same objects.
+    pub(crate) fn updated(&self, catalog: &Catalog, opener: &Arc<Opener>) -> Result<Self> {
+        let mut updated = Self::default();
+        for stored in &catalog.topics {
+            let topic = match self.by_id.get(&stored.id) {
+                Some(known) => {
+                    known.update(stored)?;
+                    Arc::clone(known)
+                }
+                None => Arc::new(Topic::new(stored, Arc::clone(opener))?),
+            };
+            updated.by_name.insert(name::folded(&stored.name), Arc::clone(&topic));
+            updated.by_id.insert(stored.id, topic);
+        }
+        Ok(updated)
+    }
+
+    pub(crate) fn by_name(&self, name: &str) -> Option<&Arc<Topic>> {
+        self.by_name.get(&name::folded(name))
+    }
+
+    pub(crate) fn by_id(&self, id: TopicId) -> Option<&Arc<Topic>> {
+        self.by_id.get(&id)
+    }
+
+    /// All of them, Tailwater's own too, in no order.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Arc<Topic>> {
+        self.by_id.values()
+    }
+}

@@ -1,0 +1,490 @@
+//! What can go wrong, for users of the facade.
+//!
+//! - One flat enum: what the lower crates report is translated, so that they can change.
+//! - An error reaches many waiters at once, so it is cheap to clone.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use tailwater_log::error::{
+    Corruption, InvalidBatch, InvalidConfig, IoOperation, Locked, UnsupportedFeature,
+};
+use tailwater_log::{Offset, PartitionId, PartitionIdentity};
+
+use crate::broker::CloseReport;
+use crate::catalog::{CatalogFault, TopicNameFault};
+use crate::{OffsetRange, TopicPartition};
+
+/// The result of an operation.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What went wrong.
+///
+/// `partition` is absent where an error came up outside of any, or where it is not known any more.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// There is no topic of that name, or it was deleted since.
+    #[error("there is no topic {topic}: create it first, or check the name")]
+    UnknownTopic {
+        /// The name.
+        topic: Arc<str>,
+    },
+    /// There is a topic of that name already; names are compared without case.
+    #[error("topic {topic} exists already")]
+    TopicExists {
+        /// The name of the topic that exists.
+        topic: Arc<str>,
+    },
+    /// The text is no topic name.
+    #[error("{name:?} is no topic name: {fault}")]
+    InvalidTopicName {
+        /// The text, cut short if it is long.
+        name: Arc<str>,
+        /// What is wrong with it.
+        fault: TopicNameFault,
+    },
+    /// The topic has no such partition.
+    #[error("topic {topic} has no partition {partition}: its {partition_count} are numbered from 0")]
+    UnknownPartition {
+        /// The topic.
+        topic: Arc<str>,
+        /// The partition that was asked for.
+        partition: PartitionId,
+        /// How many partitions there are.
+        partition_count: u32,
+    },
+    /// A topic cannot have that many partitions, or lose some.
+    #[error(
+        "a topic cannot have {requested} partitions: it must be from {min} to {max}, and never fewer than it has"
+    )]
+    InvalidPartitionCount {
+        /// What was asked for.
+        requested: u32,
+        /// The least allowed.
+        min: u32,
+        /// The most allowed.
+        max: u32,
+    },
+    /// There is no setting of that name.
+    #[error("there is no topic setting {key:?}; there are {}", crate::topic_config::names())]
+    UnknownSetting {
+        /// The name.
+        key: Arc<str>,
+    },
+    /// A setting's value cannot be read.
+    #[error("{0}")]
+    InvalidSetting(Box<InvalidSetting>),
+    /// The catalog has a setting that this version does not know. Nothing was changed.
+    #[error("topic {topic} was given {setting}, which this version does not know: use a newer tailwater")]
+    UnsupportedSetting {
+        /// The topic.
+        topic: Arc<str>,
+        /// The setting, as `key=value`.
+        setting: Arc<str>,
+    },
+    /// A setting is out of its bounds.
+    #[error("{0}")]
+    InvalidConfig(Box<InvalidConfig>),
+
+    /// The directory does not exist, and was not to be made.
+    #[error("there is no directory {}: check the path, or open it with leave to create it", .path.display())]
+    DirectoryMissing {
+        /// The directory.
+        path: Arc<Path>,
+    },
+    /// The path holds something else than Tailwater's data. Nothing was changed.
+    #[error("{} is not a Tailwater directory: {reason}; give an empty or a new directory", .path.display())]
+    NotATailwaterDirectory {
+        /// The path.
+        path: Arc<Path>,
+        /// What tells.
+        reason: &'static str,
+    },
+    /// There are partitions but no catalog that names them. Nothing was changed.
+    #[error(
+        "{} holds partitions and no catalog file: restore it from a backup, or have it rebuilt with \
+         `tailwater repair`", .path.display()
+    )]
+    CatalogMissing {
+        /// The directory.
+        path: Arc<Path>,
+    },
+    /// The catalog file is damaged. Nothing was changed.
+    #[error(
+        "the catalog {} is damaged: {fault}; restore it from a backup, or have it rebuilt with `tailwater repair`",
+        .path.display()
+    )]
+    CatalogDamaged {
+        /// The file.
+        path: Arc<Path>,
+        /// What is wrong with it.
+        fault: CatalogFault,
+    },
+    /// A directory has the name that a new partition is to have, and it is not provably an empty leftover of
+    /// Tailwater's own. Nothing was changed.
+    #[error("{} is in the way: it holds {reason}; move it elsewhere first", .path.display())]
+    DirectoryInTheWay {
+        /// The directory.
+        path: Arc<Path>,
+        /// What it holds.
+        reason: &'static str,
+    },
+    /// The directory cannot be written to.
+    #[error("{} cannot be written to: {source}; make it writable, or attach to it read-only", .path.display())]
+    ReadOnlyDirectory {
+        /// The directory.
+        path: Arc<Path>,
+        /// What the operating system said.
+        source: Arc<io::Error>,
+    },
+    /// Another process, or another broker in this one, writes to the directory.
+    #[error("{0}")]
+    Locked(Box<Locked>),
+    /// The directory lies on a network file system, whose locks and syncs cannot be relied on.
+    #[error(
+        "{} lies on {file_system}, a network file system: its locks and syncs cannot be relied on; \
+         use a local disk", .path.display()
+    )]
+    NetworkFileSystem {
+        /// The directory.
+        path: Arc<Path>,
+        /// The file system's name.
+        file_system: &'static str,
+    },
+    /// A file was written by a newer version, or with a feature that this build lacks. It was left as it is.
+    #[error(
+        "{} needs {feature}; this build reads format versions up to {newest_supported}: use a newer tailwater, or \
+         one built with that feature", .path.display()
+    )]
+    Unsupported {
+        /// The file.
+        path: Arc<Path>,
+        /// What is needed.
+        feature: UnsupportedFeature,
+        /// The newest format version that this build reads.
+        newest_supported: u16,
+    },
+    /// The broker was attached read-only.
+    #[error("the directory is attached read-only: open it for writing instead")]
+    ReadOnly,
+
+    /// The offset is not in the partition.
+    #[error("offset {requested} is outside [{log_start_offset}, {log_end_offset}]{}", In(.partition))]
+    OffsetOutOfRange {
+        /// Where.
+        partition: Option<Arc<TopicPartition>>,
+        /// What was asked for.
+        requested: Offset,
+        /// First readable offset.
+        log_start_offset: Offset,
+        /// Next offset to assign.
+        log_end_offset: Offset,
+    },
+    /// `append_if` expected another end. Nothing was appended.
+    #[error("the log ends at offset {log_end_offset}, not at {expected}{}", In(.partition))]
+    UnexpectedEnd {
+        /// Where.
+        partition: Option<Arc<TopicPartition>>,
+        /// The end that the caller expected.
+        expected: Offset,
+        /// The end there is.
+        log_end_offset: Offset,
+    },
+    /// The record, or the batch, is over the limit. Nothing was appended.
+    #[error(
+        "{size_bytes} bytes of records and their batch exceed the limit of {max_bytes} bytes{}: send less at once, or \
+         raise max_batch_bytes", In(.partition)
+    )]
+    RecordTooLarge {
+        /// Where.
+        partition: Option<Arc<TopicPartition>>,
+        /// The encoded size of the batch, its header included.
+        size_bytes: u64,
+        /// The limit: `max_batch_bytes` of the topic.
+        max_bytes: u32,
+    },
+    /// The batch cannot be stored whatever its size. Nothing was appended.
+    #[error("invalid batch: {reason}{}", In(.partition))]
+    InvalidBatch {
+        /// Where.
+        partition: Option<Arc<TopicPartition>>,
+        /// What is wrong with it.
+        reason: InvalidBatch,
+    },
+    /// A truncation would cut a batch whose records Tailwater cannot see. Nothing was changed.
+    #[error(
+        "offset {offset} is inside the batch {batch}, which can only go as a whole: truncate to one of its ends"
+    )]
+    InsideOpaqueBatch {
+        /// Where the cut was to be.
+        offset: Offset,
+        /// The offsets that the batch spans.
+        batch: Box<OffsetRange>,
+    },
+    /// Too much waits to be written, and the caller asked not to wait (any longer). Nothing was appended.
+    #[error("{staged_bytes} of {limit_bytes} bytes wait to be written{}: send slower, or raise staging_bytes", In(.partition))]
+    StagingFull {
+        /// Where.
+        partition: Option<Arc<TopicPartition>>,
+        /// Bytes that wait.
+        staged_bytes: u64,
+        /// The limit: `staging_bytes` of the topic.
+        limit_bytes: u64,
+    },
+    /// The record was removed by a truncation before it was acknowledged.
+    #[error("offset {offset} was truncated before it was acknowledged{}", In(.partition))]
+    Truncated {
+        /// Where.
+        partition: Option<Arc<TopicPartition>>,
+        /// The offset that the record had.
+        offset: Offset,
+    },
+    /// An earlier write or sync failed, so that what reached the disk is unknown. Close the broker and open it again.
+    #[error("an earlier error stopped the log{}: close the broker and open it again; it was: {cause}", In(.partition))]
+    Failed {
+        /// Where.
+        partition: Option<Arc<TopicPartition>>,
+        /// The earlier error.
+        cause: Arc<Error>,
+    },
+    /// The broker was closed.
+    #[error("the broker is closed")]
+    Closed,
+    /// The broker was closed, and not everything could be made durable or marked as closed.
+    #[error("the broker is closed, but {0}")]
+    NotClosedCleanly(Arc<CloseReport>),
+
+    /// Stored bytes are not what was written.
+    #[error("{0}: `tailwater verify` lists all damage")]
+    Corrupt(Box<Corruption>),
+    /// The operating system refused an operation: the disk or its permissions, not the data.
+    #[error("cannot {operation} {}: {source}", .path.display())]
+    Io {
+        /// What was tried.
+        operation: IoOperation,
+        /// The file or directory.
+        path: Arc<Path>,
+        /// What the operating system said.
+        source: Arc<io::Error>,
+    },
+    /// There is no room for what was to be written. Nothing was changed; it works again when there is room.
+    #[error("no space left for {}: {source}; make room and try again", .path.display())]
+    DiskFull {
+        /// The file or directory that could not grow.
+        path: Arc<Path>,
+        /// What the operating system said.
+        source: Arc<io::Error>,
+    },
+    /// A directory holds another partition than its name says.
+    #[error("{} holds {found}, not {expected}: a directory was moved or renamed", .path.display())]
+    WrongPartition {
+        /// The file that says so.
+        path: Arc<Path>,
+        /// What it holds.
+        found: Box<PartitionIdentity>,
+        /// What was expected.
+        expected: Box<PartitionIdentity>,
+    },
+    /// Offsets or epochs have run out.
+    #[error("no {what} are left in this partition")]
+    Exhausted {
+        /// What ran out: `"offsets"` or `"epochs"`.
+        what: &'static str,
+    },
+    /// A background thread met a bug. The partition that it worked on takes no appends until the broker is reopened.
+    #[error("background maintenance panicked{}: {message}", In(.partition))]
+    MaintenancePanicked {
+        /// Where.
+        partition: Option<Arc<TopicPartition>>,
+        /// What the panic said.
+        message: Arc<str>,
+    },
+    /// Something that this version of the facade has no name for.
+    #[error("{0}")]
+    Backend(Arc<dyn std::error::Error + Send + Sync>),
+}
+
+/// A setting whose value cannot be read.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{key} cannot be {value:?}: it must be {expected}")]
+pub struct InvalidSetting {
+    /// The setting.
+    pub key: &'static str,
+    /// The text that it was to be.
+    pub value: String,
+    /// What it must look like.
+    pub expected: Expected,
+}
+
+/// What a setting's text must look like.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Expected {
+    /// A whole number in this unit.
+    Number {
+        /// The unit, such as `bytes`.
+        unit: &'static str,
+    },
+    /// One of a few words.
+    Word {
+        /// The words, separated by `|`.
+        words: &'static str,
+    },
+}
+
+impl std::fmt::Display for Expected {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Expected::Number { unit } => write!(f, "a whole number of {unit}, without a unit"),
+            Expected::Word { words } => write!(f, "one of {}", words.replace('|', ", ")),
+        }
+    }
+}
+
+/// Names the partition in a message, if it is known.
+struct In<'e>(&'e Option<Arc<TopicPartition>>);
+
+impl std::fmt::Display for In<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0 {
+            Some(partition) => write!(f, " in {partition}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Error {
+    /// Whether the same call can succeed later, without anybody repairing or reopening anything: when there is room in
+    /// memory or on the disk, or when another process lets go of the directory.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let error = tailwater::Broker::in_memory()?.producer("orders").unwrap_err();
+    /// assert!(!error.is_retriable());
+    /// # Ok::<(), tailwater::Error>(())
+    /// ```
+    #[must_use]
+    pub fn is_retriable(&self) -> bool {
+        matches!(self, Error::StagingFull { .. } | Error::DiskFull { .. } | Error::Locked(_))
+    }
+
+    /// The same error with the partition where it came up.
+    pub(crate) fn in_partition(self, place: &Arc<TopicPartition>) -> Self {
+        let mut error = self;
+        match &mut error {
+            Error::OffsetOutOfRange { partition, .. }
+            | Error::UnexpectedEnd { partition, .. }
+            | Error::RecordTooLarge { partition, .. }
+            | Error::InvalidBatch { partition, .. }
+            | Error::StagingFull { partition, .. }
+            | Error::Truncated { partition, .. }
+            | Error::MaintenancePanicked { partition, .. }
+            | Error::Failed { partition, .. } => {
+                partition.get_or_insert_with(|| Arc::clone(place));
+            }
+            _ => {}
+        }
+        error
+    }
+
+    /// Turns the operating system's refusal to write into an error that says what to do.
+    pub(crate) fn for_opening(self, directory: &Path) -> Self {
+        match self {
+            Error::Io { source, .. }
+                if matches!(
+                    source.kind(),
+                    io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem
+                ) =>
+            {
+                Error::ReadOnlyDirectory { path: directory.into(), source }
+            }
+            other => other,
+        }
+    }
+}
+
+impl From<tailwater_log::Error> for Error {
+    fn from(error: tailwater_log::Error) -> Self {
+        use tailwater_log::Error as Log;
+        match error {
+            Log::Io { operation, path, source } => Error::Io { operation, path, source },
+            Log::DiskFull { path, source } => Error::DiskFull { path, source },
+            Log::Corrupt(corruption) => Error::Corrupt(corruption),
+            Log::Unsupported { path, feature, newest_supported } => {
+                Error::Unsupported { path, feature, newest_supported }
+            }
+            Log::OffsetOutOfRange { requested, log_start_offset, log_end_offset } => {
+                Error::OffsetOutOfRange { partition: None, requested, log_start_offset, log_end_offset }
+            }
+            Log::UnexpectedEnd { expected, log_end_offset } => {
+                Error::UnexpectedEnd { partition: None, expected, log_end_offset }
+            }
+            Log::BatchTooLarge { size_bytes, max_bytes } => {
+                Error::RecordTooLarge { partition: None, size_bytes, max_bytes }
+            }
+            Log::InvalidBatch { reason } => Error::InvalidBatch { partition: None, reason },
+            Log::InsideOpaqueBatch { offset, batch } => Error::InsideOpaqueBatch { offset, batch },
+            Log::StagingFull { staged_bytes, limit_bytes } => {
+                Error::StagingFull { partition: None, staged_bytes, limit_bytes }
+            }
+            Log::Failed { cause } => {
+                Error::Failed { partition: None, cause: Arc::new(Error::from(Log::clone(&cause))) }
+            }
+            Log::Closed => Error::Closed,
+            Log::Truncated { offset } => Error::Truncated { partition: None, offset },
+            Log::ReadOnly => Error::ReadOnly,
+            Log::Locked(locked) => Error::Locked(locked),
+            Log::WrongPartition { path, found, expected } => Error::WrongPartition { path, found, expected },
+            Log::InvalidConfig(invalid) => Error::InvalidConfig(invalid),
+            Log::NetworkFileSystem { path, file_system } => Error::NetworkFileSystem { path, file_system },
+            Log::Exhausted { what } => Error::Exhausted { what },
+            other => Error::Backend(Arc::new(other)),
+        }
+    }
+}
+
+// An error travels in every `Result` of the publishing path.
+const _: () = assert!(size_of::<Error>() <= 40);
+
+const _: () = {
+    const fn reaches_every_waiter<T: Clone + Send + Sync + 'static>() {}
+    reaches_every_waiter::<Error>();
+};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_partition_is_named_once_and_kept() {
+        let first = Arc::new(TopicPartition::new("orders", PartitionId::new(3)));
+        let second = Arc::new(TopicPartition::new("mails", PartitionId::ZERO));
+        let error = Error::from(tailwater_log::Error::StagingFull { staged_bytes: 5, limit_bytes: 4 });
+        let error = error.in_partition(&first).in_partition(&second);
+        assert_eq!(
+            error.to_string(),
+            "5 of 4 bytes wait to be written in orders-3: send slower, or raise staging_bytes"
+        );
+        assert!(error.is_retriable());
+    }
+
+    #[test]
+    fn a_failure_keeps_its_cause() {
+        let cause = Arc::new(tailwater_log::Error::Exhausted { what: "epochs" });
+        let error = Error::from(tailwater_log::Error::Failed { cause });
+        assert!(error.to_string().ends_with("it was: no epochs are left in this partition"), "{error}");
+        assert!(!error.is_retriable());
+    }
+
+    #[test]
+    fn a_refusal_to_write_says_what_to_do() {
+        let source = io::Error::from(io::ErrorKind::ReadOnlyFilesystem);
+        let error = Error::from(tailwater_log::Error::io(IoOperation::Lock, Path::new("/d/LOCK"), source));
+        let error = error.for_opening(Path::new("/d"));
+        assert!(matches!(&error, Error::ReadOnlyDirectory { path, .. } if &**path == Path::new("/d")));
+        assert!(error.to_string().contains("attach to it read-only"), "{error}");
+    }
+}

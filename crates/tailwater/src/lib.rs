@@ -1,0 +1,139 @@
+//! An embedded, durable message log with topics: what SQLite is to a database server, Tailwater is to a message broker.
+//!
+//! A program links it in, opens a directory, and publishes messages to topics. There is nothing to deploy.
+//!
+//! # Publish
+//!
+//! A [`Broker`] is a directory of topics; a [`Producer`] publishes to one of them.
+//!
+//! ```
+//! use tailwater::{Broker, Message, TopicConfig};
+//!
+//! # let directory = tempfile::tempdir().unwrap();
+//! # let directory = directory.path().join("data");
+//! let broker = Broker::open(&directory)?;
+//! broker.create_topic("orders", &TopicConfig::new().partitions(2))?;
+//! let orders = broker.producer("orders")?;
+//!
+//! // Durable when it returns: it survives a power cut.
+//! let at = orders.publish(Message::new(b"two espressos").key(b"table 4"))?;
+//!
+//! // The same key goes to the same partition, so what concerns table 4 stays in order.
+//! let next = orders.publish(Message::new(b"and the bill").key(b"table 4"))?;
+//! assert_eq!(next.partition, at.partition);
+//! assert_eq!(next.offset.get(), at.offset.get() + 1);
+//! # Ok::<(), tailwater::Error>(())
+//! ```
+//!
+//! # Publish much
+//!
+//! [`Producer::send`] hands a message over and returns a [`Receipt`]. One sync makes many messages durable.
+//!
+//! ```
+//! # use tailwater::{Broker, TopicConfig};
+//! # let broker = Broker::in_memory()?;
+//! # broker.create_topic("orders", &TopicConfig::new())?;
+//! # let orders = broker.producer("orders")?;
+//! let receipts: Vec<_> = (0..1000).map(|n| orders.send(&format!("order {n}"))).collect::<Result<_, _>>()?;
+//! for receipt in receipts {
+//!     receipt.wait()?;
+//! }
+//! # let at = tailwater::TopicPartition::new("orders", tailwater::PartitionId::ZERO);
+//! let stats = broker.embedded().expect("it is no remote broker").stats(&at)?;
+//! assert_eq!(stats.durable_offset.get(), 1000);
+//! # Ok::<(), tailwater::Error>(())
+//! ```
+//!
+//! In a task the same receipts are awaited: `orders.send_async(b"order").await?.await?`. No particular runtime is needed.
+//!
+//! # Choose what an acknowledgement means
+//!
+//! | [`Durability`] | Survives | Costs |
+//! |---|---|---|
+//! | `Durable` (default) | power loss | a sync, shared by all who wait at the same time |
+//! | `Written` | death of the process | a write |
+//! | `Buffered` | nothing yet | a copy in memory |
+//!
+//! A topic has one ([`TopicConfig::durability`]), and a producer may choose another ([`ProducerOptions::durability`]).
+//!
+//! # Close, and come back
+//!
+//! Dropping the last clone of a broker closes it; [`Broker::close`] does, and tells how it went. After a crash each
+//! partition is recovered at its first use.
+//!
+//! ```
+//! use tailwater::{Broker, RecoveryOutcome, TopicConfig, TopicPartition, PartitionId};
+//!
+//! # let directory = tempfile::tempdir().unwrap();
+//! # let directory = directory.path().join("data");
+//! let broker = Broker::open(&directory)?;
+//! broker.create_topic("orders", &TopicConfig::new())?;
+//! broker.producer("orders")?.publish("an espresso")?;
+//! broker.close()?;
+//!
+//! let broker = Broker::open(&directory)?;
+//! let orders = TopicPartition::new("orders", PartitionId::ZERO);
+//! let report = broker.embedded().expect("it is no remote broker").recovery_report(&orders)?;
+//! assert_eq!(report.outcome, RecoveryOutcome::Clean);
+//! assert_eq!(report.log_end_offset.get(), 1);
+//! # Ok::<(), tailwater::Error>(())
+//! ```
+//!
+//! # Test
+//!
+//! [`Broker::in_memory`] runs on a simulated disk. [`BrokerOptions::open_on`] takes one of your own, which can lose power:
+//!
+//! ```
+//! use std::sync::Arc;
+//! use tailwater::storage::SimDisk;
+//! use tailwater::{Broker, BrokerOptions, PartitionId, TopicConfig, TopicPartition};
+//!
+//! let open = |disk: &SimDisk| BrokerOptions::new().open_on(Arc::new(disk.clone()), "/data");
+//! let disk = SimDisk::new(1);
+//! let broker = open(&disk)?;
+//! broker.create_topic("orders", &TopicConfig::new())?;
+//! broker.producer("orders")?.publish("acknowledged")?;
+//!
+//! let disk = disk.crash(|_, _| false);
+//! let orders = TopicPartition::new("orders", PartitionId::ZERO);
+//! let stats = open(&disk)?.embedded().expect("it is no remote broker").stats(&orders)?;
+//! assert_eq!(stats.durable_offset.get(), 1);
+//! # Ok::<(), tailwater::Error>(())
+//! ```
+
+#![forbid(unsafe_code)]
+
+mod broker;
+mod catalog;
+mod error;
+mod maintenance;
+mod partitioner;
+mod producer;
+mod receipt;
+mod topic_config;
+mod topic_partition;
+
+pub use broker::{
+    Broker, BrokerOptions, BrokerStats, CloseFailure, CloseReport, Embedded, Maintenance, MaintenanceReport,
+    TopicDescription,
+};
+pub use catalog::{CatalogFault, TopicNameFault};
+pub use error::{Error, Expected, InvalidSetting, Result};
+pub use partitioner::partition_for_key;
+pub use producer::{Message, Producer, ProducerOptions, SendAsync};
+pub use receipt::{Appended, Receipt};
+pub use tailwater_log::error::{
+    Corruption, CorruptionKind, InvalidBatch, InvalidConfig, IoOperation, Locked, UnsupportedFeature,
+};
+pub use tailwater_log::format::Header;
+pub use tailwater_log::{
+    Clock, Durability, LogEpoch, LogStats, ManualClock, Offset, OffsetRange, PartitionId, PartitionIdentity,
+    ReadMode, RecoveryOutcome, RecoveryReport, SystemClock, Timestamp, TopicId, VerifyReport, storage,
+};
+pub use topic_config::TopicConfig;
+pub use topic_partition::{ParseTopicPartitionError, TopicPartition};
+
+/// Keeps the examples of the README true.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;

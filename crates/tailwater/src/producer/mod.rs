@@ -1,0 +1,228 @@
+//! Publishing.
+
+mod message;
+mod options;
+mod send_async;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+pub use message::Message;
+pub use options::ProducerOptions;
+pub use send_async::SendAsync;
+
+use tailwater_log::{Durability, Log, NewRecord, PartitionId, WhenFull};
+
+use crate::broker::{Inner, LazyLog, Topic};
+use crate::partitioner::{StickyPartitioner, partition_for_key};
+use crate::receipt::{Appended, Receipt};
+use crate::{Error, Result};
+
+/// Publishes to one topic.
+///
+/// `Clone + Send + Sync`; clones share their choice of partitions. Bound to the topic, not to its name: if the topic is
+/// deleted, a producer answers [`Error::UnknownTopic`], also when another of that name exists by then.
+///
+/// | Call | Returns when | For |
+/// |---|---|---|
+/// | [`publish`](Producer::publish) | the message is durable | one message at a time; threads that publish together share syncs |
+/// | [`send`](Producer::send) | it is in memory and in order | many messages, one wait at the end |
+/// | [`try_send`](Producer::try_send) | the same, or there is no room | those who must not wait |
+/// | [`send_async`](Producer::send_async) | the same, as a future | tasks |
+///
+/// # Examples
+///
+/// ```
+/// use tailwater::{Broker, TopicConfig};
+///
+/// let broker = Broker::in_memory()?;
+/// broker.create_topic("orders", &TopicConfig::new())?;
+/// let orders = broker.producer("orders")?;
+///
+/// let first = orders.send("an espresso")?;
+/// let second = orders.send("a flat white")?;
+/// assert!(first.wait()?.offset < second.wait()?.offset);
+/// # Ok::<(), tailwater::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Producer {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    broker: Arc<Inner>,
+    topic: Arc<Topic>,
+    options: ProducerOptions,
+    sticky: StickyPartitioner,
+}
+
+/// What an append does when there is no room.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Room {
+    Wait,
+    Fail,
+}
+
+impl Producer {
+    pub(crate) fn new(broker: Arc<Inner>, topic: &str, options: ProducerOptions) -> Result<Self> {
+        let topic = broker.topic(topic)?;
+        if broker.is_read_only() {
+            return Err(Error::ReadOnly);
+        }
+        let seed = broker.random();
+        let shared = Shared { broker, topic, options, sticky: StickyPartitioner::new(seed) };
+        Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// Publishes a message and waits until it is as durable as this producer promises.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Producer::send`] and [`Receipt::wait`].
+    pub fn publish<'m>(&self, message: impl Into<Message<'m>>) -> Result<Appended> {
+        let message = message.into();
+        let partition = self.route(&message)?;
+        // This thread sees to the sync itself.
+        let receipt = self.append(&partition, &[message.to_record()], Room::Wait)?;
+        self.receipt(receipt, partition).wait()
+    }
+
+    /// Hands a message over, and waits for room if need be: at most `max_block`. Messages of one thread to one partition
+    /// keep their order.
+    ///
+    /// # Errors
+    ///
+    /// Nothing was published after any of these:
+    /// - [`Error::StagingFull`], [`Error::DiskFull`]: try again later.
+    /// - [`Error::RecordTooLarge`], [`Error::InvalidBatch`], [`Error::UnknownPartition`].
+    /// - [`Error::UnknownTopic`], [`Error::Closed`]: the producer is of no use any more.
+    /// - [`Error::Failed`], [`Error::Corrupt`]: the partition takes no messages.
+    pub fn send<'m>(&self, message: impl Into<Message<'m>>) -> Result<Receipt<Appended>> {
+        let message = message.into();
+        self.send_to(self.route(&message)?, &[message.to_record()], Room::Wait)
+    }
+
+    /// As [`Producer::send`], but answers [`Error::StagingFull`] rather than wait for room.
+    ///
+    /// # Errors
+    ///
+    /// As [`Producer::send`].
+    pub fn try_send<'m>(&self, message: impl Into<Message<'m>>) -> Result<Receipt<Appended>> {
+        let message = message.into();
+        self.send_to(self.route(&message)?, &[message.to_record()], Room::Fail)
+    }
+
+    /// As [`Producer::send`] in a task: a future of the receipt, which waits for room without holding a thread up, for as
+    /// long as it takes. Needs no particular runtime.
+    pub fn send_async<'p, 'm>(&'p self, message: impl Into<Message<'m>>) -> SendAsync<'p, 'm> {
+        SendAsync::new(self, message.into())
+    }
+
+    /// Hands messages over as one batch: after a crash all of them are there or none. The receipt tells the offset of the
+    /// first; the others follow it. The messages' own choice of a partition is not looked at.
+    ///
+    /// # Errors
+    ///
+    /// As [`Producer::send`]; [`Error::InvalidBatch`] if there are no messages.
+    pub fn send_batch(&self, partition: PartitionId, messages: &[Message<'_>]) -> Result<Receipt<Appended>> {
+        let records: Vec<NewRecord<'_>> = messages.iter().map(|message| message.to_record()).collect();
+        self.send_to(self.shared.topic.partition(partition)?, &records, Room::Wait)
+    }
+
+    /// Makes durable everything that was sent to the topic before this call, whatever its producer's durability.
+    pub fn flush(&self) -> Receipt<()> {
+        let partitions = self.shared.topic.partitions();
+        let unsynced = partitions.iter().filter(|partition| {
+            // One whose state cannot be told is flushed too, so that the receipt tells its error.
+            partition.opened().is_some_and(|log| log.has_unsynced() || log.is_failed())
+        });
+        Receipt::flush(self.shared.broker.flush(unsynced.cloned().collect()))
+    }
+
+    /// The name of the topic.
+    #[must_use]
+    pub fn topic(&self) -> &str {
+        &self.shared.topic.name
+    }
+
+    /// Which partition a message goes to.
+    fn route(&self, message: &Message<'_>) -> Result<Arc<LazyLog>> {
+        let topic = &self.shared.topic;
+        let partition_count = topic.partition_count();
+        topic.partition(match (message.chosen_partition(), message.key_bytes()) {
+            (Some(chosen), _) => chosen,
+            (None, Some(key)) => partition_for_key(key, partition_count),
+            (None, None) => self.shared.sticky.next(message.size_bytes(), partition_count),
+        })
+    }
+
+    fn send_to(
+        &self,
+        partition: Arc<LazyLog>,
+        records: &[NewRecord<'_>],
+        room: Room,
+    ) -> Result<Receipt<Appended>> {
+        let receipt = self.append(&partition, records, room)?;
+        if receipt.durability() == Durability::Durable {
+            // Nobody waits for it yet, and perhaps only a task ever will.
+            self.shared.broker.queues().request_sync(&partition);
+        }
+        Ok(self.receipt(receipt, partition))
+    }
+
+    fn append(
+        &self,
+        partition: &Arc<LazyLog>,
+        records: &[NewRecord<'_>],
+        room: Room,
+    ) -> Result<tailwater_log::Receipt> {
+        let Shared { broker, topic, options, .. } = &*self.shared;
+        broker.check_open()?;
+        let log = topic.open(partition)?;
+        let appended = match (room, options.max_block) {
+            (Room::Fail, _) => log.append(records, options.durability, WhenFull::Fail),
+            (Room::Wait, None) => log.append(records, options.durability, WhenFull::Wait),
+            (Room::Wait, Some(_)) => self.append_within(&log, records),
+        };
+        let receipt = appended.map_err(|error| topic.explain(error, partition.place()))?;
+        broker.queues().note_activity(partition);
+        Ok(receipt)
+    }
+
+    /// Appends within this producer's own limit of time, making the room itself.
+    fn append_within(
+        &self,
+        log: &Log,
+        records: &[NewRecord<'_>],
+    ) -> tailwater_log::Result<tailwater_log::Receipt> {
+        let options = self.shared.options;
+        let deadline = options.max_block.and_then(|wait| Instant::now().checked_add(wait));
+        let mut has_written = false;
+        loop {
+            match log.append(records, options.durability, WhenFull::Fail) {
+                Err(tailwater_log::Error::StagingFull { .. })
+                    if deadline.is_none_or(|deadline| Instant::now() < deadline) =>
+                {
+                    // A write makes room, unless a roll waits for a sync.
+                    if has_written {
+                        log.sync()?;
+                    } else {
+                        log.write_staged()?;
+                    }
+                    has_written = !has_written;
+                }
+                appended => return appended,
+            }
+        }
+    }
+
+    fn receipt(&self, receipt: tailwater_log::Receipt, partition: Arc<LazyLog>) -> Receipt<Appended> {
+        Receipt::appended(receipt, Arc::clone(&self.shared.topic), partition)
+    }
+}
+
+const _: () = {
+    const fn is_shared<T: Clone + Send + Sync + 'static>() {}
+    is_shared::<Producer>();
+};

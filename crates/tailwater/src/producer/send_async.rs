@@ -1,0 +1,76 @@
+//! Sending from a task: the wait for room, without a thread.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use super::{Message, Producer, Room};
+use crate::broker::LazyLog;
+use crate::maintenance::Flush;
+use crate::receipt::{Appended, Receipt};
+use crate::{Error, Result};
+
+/// The future of [`Producer::send_async`]: the message's receipt. Nothing is sent before it is first polled.
+#[derive(Debug)]
+#[must_use = "nothing is sent before the future is polled"]
+pub struct SendAsync<'p, 'm> {
+    producer: &'p Producer,
+    message: Message<'m>,
+    /// Chosen at the first poll, and kept.
+    partition: Option<Arc<LazyLog>>,
+    /// The sync that the message waits for, where no write alone makes room.
+    flush: Option<Arc<Flush>>,
+}
+
+impl<'p, 'm> SendAsync<'p, 'm> {
+    pub(super) fn new(producer: &'p Producer, message: Message<'m>) -> Self {
+        Self { producer, message, partition: None, flush: None }
+    }
+
+    fn poll_send(&mut self, context: &mut Context<'_>) -> Poll<Result<Receipt<Appended>>> {
+        let partition = match &self.partition {
+            Some(chosen) => Arc::clone(chosen),
+            None => {
+                let chosen = self.producer.route(&self.message)?;
+                self.partition = Some(Arc::clone(&chosen));
+                chosen
+            }
+        };
+        let broker = &self.producer.shared.broker;
+        let mut had_room = false;
+        loop {
+            if let Some(flush) = &self.flush {
+                std::task::ready!(flush.poll(context))?;
+                self.flush = None;
+            }
+            let sent = self.producer.send_to(Arc::clone(&partition), &[self.message.to_record()], Room::Fail);
+            let Err(Error::StagingFull { .. }) = sent else { return Poll::Ready(sent) };
+            let topic = &self.producer.shared.topic;
+            let log = topic.open(&partition)?;
+            if had_room {
+                // There is room in memory and none in the segment: a roll waits for a sync.
+                self.flush = Some(broker.flush(vec![Arc::clone(&partition)]));
+                had_room = false;
+                continue;
+            }
+            match log.poll_room(context) {
+                Poll::Ready(room) => room.map_err(|error| topic.explain(error, partition.place()))?,
+                Poll::Pending => {
+                    // Somebody has to write, and the task must not.
+                    broker.queues().request_sync(&partition);
+                    return Poll::Pending;
+                }
+            }
+            had_room = true;
+        }
+    }
+}
+
+impl Future for SendAsync<'_, '_> {
+    type Output = Result<Receipt<Appended>>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        self.poll_send(context)
+    }
+}

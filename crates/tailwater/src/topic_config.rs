@@ -1,0 +1,412 @@
+//! The settings of a topic.
+
+use std::collections::BTreeMap;
+
+use tailwater_log::{Durability, LogConfig, ReadMode};
+
+use crate::catalog::MAX_PARTITIONS;
+use crate::error::{Expected, InvalidSetting};
+use crate::{Error, Result};
+
+/// The settings of a topic: those that were given, and defaults for the rest.
+///
+/// Only what was given is stored, so a topic gets better defaults with a newer version. `set` takes the names that
+/// [`TopicConfig::to_pairs`] shows, with underscores or, as in Apache Kafka, with dots.
+///
+/// | Setting | Unit | Default | Meaning |
+/// |---|---|---|---|
+/// | `durability` | | `durable` | what readers see, and what a receipt waits for unless its producer says otherwise |
+/// | `segment_bytes` | bytes | 1 GiB | size at which a new segment file is begun |
+/// | `segment_ms` | ms | 7 days | age at which one is begun |
+/// | `max_batch_bytes` (`max.message.bytes`) | bytes | 16 MiB | largest batch, and so largest record |
+/// | `write_interval_ms` | ms | 100 | longest wait in memory, on topics that are not durable |
+/// | `sync_interval_ms` (`flush.ms`) | ms | 1,000 | longest wait for a sync that nobody asked for |
+/// | `sync_bytes` | bytes | 16 MiB | most bytes that wait for one |
+/// | `staging_bytes` | bytes | 1 MiB | most bytes that wait in memory, per partition |
+/// | `max_block_ms` | ms | 60,000 | how long `send` waits when they do |
+/// | `read_mode` | | `mapped` | `mapped`, or `positional` for read errors as error values |
+/// | `preallocate` | | `true` | whether disk space is reserved ahead |
+///
+/// # Examples
+///
+/// ```
+/// use tailwater::{Durability, TopicConfig};
+///
+/// let config = TopicConfig::new().partitions(4).durability(Durability::Written).set("segment.bytes", "1048576")?;
+/// assert!(config.to_pairs().contains(&("segment_bytes", "1048576".to_owned())));
+/// assert!(TopicConfig::new().set("segment.bytes", "1 MiB").is_err());
+/// # Ok::<(), tailwater::Error>(())
+/// ```
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct TopicConfig {
+    partitions: Option<u32>,
+    given: BTreeMap<&'static str, Value>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Value {
+    Number(u64),
+    Durability(Durability),
+    ReadMode(ReadMode),
+    Flag(bool),
+}
+
+/// What kind of value a setting has, and where it goes.
+#[derive(Clone, Copy)]
+enum Kind {
+    Bytes(fn(&mut LogConfig) -> &mut u32),
+    LongBytes(fn(&mut LogConfig) -> &mut u64),
+    Milliseconds(fn(&mut LogConfig) -> &mut u64),
+    Durability,
+    ReadMode,
+    Flag(fn(&mut LogConfig) -> &mut bool),
+}
+
+struct Setting {
+    name: &'static str,
+    /// Kafka's name, where it is not the same with dots.
+    alias: Option<&'static str>,
+    kind: Kind,
+}
+
+const fn setting(name: &'static str, kind: Kind) -> Setting {
+    Setting { name, alias: None, kind }
+}
+
+const SETTINGS: [Setting; 11] = [
+    setting("durability", Kind::Durability),
+    Setting {
+        name: "max_batch_bytes",
+        alias: Some("max.message.bytes"),
+        kind: Kind::Bytes(|config| &mut config.max_batch_bytes),
+    },
+    setting("max_block_ms", Kind::Milliseconds(|config| &mut config.max_block_ms)),
+    setting("preallocate", Kind::Flag(|config| &mut config.preallocate)),
+    setting("read_mode", Kind::ReadMode),
+    setting("segment_bytes", Kind::Bytes(|config| &mut config.segment_bytes)),
+    setting("segment_ms", Kind::Milliseconds(|config| &mut config.segment_ms)),
+    setting("staging_bytes", Kind::Bytes(|config| &mut config.staging_bytes)),
+    setting("sync_bytes", Kind::LongBytes(|config| &mut config.sync_bytes)),
+    Setting {
+        name: "sync_interval_ms",
+        alias: Some("flush.ms"),
+        kind: Kind::Milliseconds(|config| &mut config.sync_interval_ms),
+    },
+    setting("write_interval_ms", Kind::Milliseconds(|config| &mut config.write_interval_ms)),
+];
+
+const DURABILITIES: [(&str, Durability); 3] =
+    [("buffered", Durability::Buffered), ("written", Durability::Written), ("durable", Durability::Durable)];
+const READ_MODES: [(&str, ReadMode); 2] =
+    [("mapped", ReadMode::Mapped), ("positional", ReadMode::Positional)];
+
+/// The names of all settings, for an error.
+pub(crate) fn names() -> String {
+    SETTINGS.map(|setting| setting.name).join(", ")
+}
+
+macro_rules! number_setters {
+    ($($(#[$doc:meta])* $name:ident: $type:ty;)*) => {$(
+        $(#[$doc])*
+        #[must_use]
+        pub fn $name(mut self, value: $type) -> Self {
+            self.given.insert(stringify!($name), Value::Number(value.into()));
+            self
+        }
+    )*};
+}
+
+impl TopicConfig {
+    /// All defaults: one partition, durable.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets the number of partitions, from 1 to 100,000: default 1. It can be raised later and never lowered.
+    #[must_use]
+    pub fn partitions(mut self, count: u32) -> Self {
+        self.partitions = Some(count);
+        self
+    }
+
+    /// Sets what readers see, and what a receipt waits for unless its producer says otherwise: default
+    /// [`Durability::Durable`].
+    #[must_use]
+    pub fn durability(mut self, durability: Durability) -> Self {
+        self.given.insert("durability", Value::Durability(durability));
+        self
+    }
+
+    /// Sets how readers get at the bytes: default [`ReadMode::Mapped`].
+    #[must_use]
+    pub fn read_mode(mut self, read_mode: ReadMode) -> Self {
+        self.given.insert("read_mode", Value::ReadMode(read_mode));
+        self
+    }
+
+    /// Sets whether disk space is reserved ahead of the data: default true. Without it appends are slower, and a full
+    /// disk is noticed only when a batch is written.
+    #[must_use]
+    pub fn preallocate(mut self, preallocate: bool) -> Self {
+        self.given.insert("preallocate", Value::Flag(preallocate));
+        self
+    }
+
+    number_setters! {
+        /// Sets the size, in bytes, at which a new segment file is begun: default 1 GiB, from 4 KiB to 2 GiB.
+        segment_bytes: u32;
+        /// Sets the age, in milliseconds, at which a new segment file is begun: default 7 days, at least 1.
+        segment_ms: u64;
+        /// Sets the largest encoded batch, in bytes, and so the largest record: default and maximum 16 MiB, at least
+        /// 1 KiB.
+        max_batch_bytes: u32;
+        /// Sets the longest time, in milliseconds, that records of a topic that is not durable wait in memory: default
+        /// 100, at least 1.
+        write_interval_ms: u64;
+        /// Sets the longest time, in milliseconds, that written records wait for a sync that nobody asked for: default
+        /// 1,000, at least 1.
+        sync_interval_ms: u64;
+        /// Sets the most bytes that are written and wait for a sync: default 16 MiB, at least 4 KiB.
+        sync_bytes: u64;
+        /// Sets the most bytes of a partition that wait in memory: default 1 MiB, from 4 KiB to 1 GiB.
+        staging_bytes: u32;
+        /// Sets how long `send` waits, in milliseconds, when that many bytes wait in memory: default 60,000.
+        max_block_ms: u64;
+    }
+
+    /// Sets one setting by its name. Both are text, as on a command line.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UnknownSetting`], [`Error::InvalidSetting`]. Bounds are checked when a topic is created or altered.
+    pub fn set(mut self, key: &str, value: &str) -> Result<Self> {
+        let Some(setting) = find(key) else { return Err(Error::UnknownSetting { key: key.into() }) };
+        let fault = |expected| {
+            let value = value.to_owned();
+            Error::InvalidSetting(Box::new(InvalidSetting { key: setting.name, value, expected }))
+        };
+        let number = |unit| value.parse().map(Value::Number).map_err(|_| fault(Expected::Number { unit }));
+        let parsed = match setting.kind {
+            Kind::Bytes(_) | Kind::LongBytes(_) => number("bytes")?,
+            Kind::Milliseconds(_) => number("milliseconds")?,
+            Kind::Durability => {
+                let found = word(&DURABILITIES, value).map(Value::Durability);
+                found.ok_or_else(|| fault(Expected::Word { words: "buffered|written|durable" }))?
+            }
+            Kind::ReadMode => {
+                let found = word(&READ_MODES, value).map(Value::ReadMode);
+                found.ok_or_else(|| fault(Expected::Word { words: "mapped|positional" }))?
+            }
+            Kind::Flag(_) => {
+                let found = value.parse().map(Value::Flag);
+                found.map_err(|_| fault(Expected::Word { words: "true|false" }))?
+            }
+        };
+        self.given.insert(setting.name, parsed);
+        Ok(self)
+    }
+
+    /// All settings with their values, defaults included, ordered by name.
+    #[must_use]
+    pub fn to_pairs(&self) -> Vec<(&'static str, String)> {
+        let mut log = LogConfig::default();
+        for (name, value) in &self.given {
+            // What is out of bounds is shown as it was given.
+            let _ = apply(&mut log, name, *value);
+        }
+        SETTINGS
+            .iter()
+            .map(|setting| {
+                let shown = match self.given.get(setting.name) {
+                    Some(given) => *given,
+                    None => current(&mut log, setting),
+                };
+                (setting.name, shown.to_text())
+            })
+            .collect()
+    }
+
+    /// Only the settings that were given.
+    #[must_use]
+    pub fn given_pairs(&self) -> Vec<(&'static str, String)> {
+        self.given.iter().map(|(name, value)| (*name, value.to_text())).collect()
+    }
+
+    /// The number of partitions, if it was given.
+    #[must_use]
+    pub fn partition_count(&self) -> Option<u32> {
+        self.partitions
+    }
+
+    /// These settings, and for those that were not given the ones of `defaults`.
+    #[must_use]
+    pub(crate) fn or(&self, defaults: &TopicConfig) -> TopicConfig {
+        let mut merged = defaults.clone();
+        merged.partitions = self.partitions.or(defaults.partitions);
+        merged.given.extend(&self.given);
+        merged
+    }
+
+    /// The number of partitions to create, checked.
+    pub(crate) fn checked_partitions(&self) -> Result<u32> {
+        let requested = self.partitions.unwrap_or(1);
+        match requested {
+            1..=MAX_PARTITIONS => Ok(requested),
+            _ => Err(Error::InvalidPartitionCount { requested, min: 1, max: MAX_PARTITIONS }),
+        }
+    }
+
+    /// The configuration of each partition's log, checked.
+    pub(crate) fn to_log_config(&self) -> Result<LogConfig> {
+        let mut config = LogConfig::default();
+        for (name, value) in &self.given {
+            apply(&mut config, name, *value)?;
+        }
+        config.validate()?;
+        Ok(config)
+    }
+}
+
+impl Value {
+    fn to_text(self) -> String {
+        match self {
+            Value::Number(number) => number.to_string(),
+            Value::Flag(flag) => flag.to_string(),
+            Value::Durability(durability) => word_of(&DURABILITIES, durability),
+            Value::ReadMode(read_mode) => word_of(&READ_MODES, read_mode),
+        }
+    }
+}
+
+fn find(key: &str) -> Option<&'static Setting> {
+    SETTINGS.iter().find(|setting| {
+        setting.alias == Some(key) || setting.name == key || setting.name == key.replace('.', "_")
+    })
+}
+
+fn word<T: Copy>(words: &[(&str, T)], text: &str) -> Option<T> {
+    words.iter().find(|(word, _)| *word == text).map(|(_, value)| *value)
+}
+
+fn word_of<T: PartialEq>(words: &[(&str, T)], value: T) -> String {
+    words.iter().find(|(_, known)| *known == value).map_or("unknown", |(word, _)| word).to_owned()
+}
+
+/// Puts a value where it belongs. A number that the field cannot hold is out of its bounds.
+fn apply(config: &mut LogConfig, name: &str, value: Value) -> Result<()> {
+    let Some(setting) = find(name) else { return Err(Error::UnknownSetting { key: name.into() }) };
+    match (setting.kind, value) {
+        (Kind::Bytes(field), Value::Number(number)) => {
+            *field(config) = u32::try_from(number).map_err(|_| {
+                Error::InvalidConfig(Box::new(tailwater_log::InvalidConfig {
+                    field: setting.name,
+                    value: number,
+                    min: 0,
+                    max: u32::MAX.into(),
+                    unit: "bytes",
+                }))
+            })?;
+        }
+        (Kind::LongBytes(field) | Kind::Milliseconds(field), Value::Number(number)) => {
+            *field(config) = number
+        }
+        (Kind::Durability, Value::Durability(durability)) => config.durability = durability,
+        (Kind::ReadMode, Value::ReadMode(read_mode)) => config.read_mode = read_mode,
+        (Kind::Flag(field), Value::Flag(flag)) => *field(config) = flag,
+        _ => unreachable!("a setting is given a value of its own kind only"),
+    }
+    Ok(())
+}
+
+fn current(config: &mut LogConfig, setting: &Setting) -> Value {
+    match setting.kind {
+        Kind::Bytes(field) => Value::Number((*field(config)).into()),
+        Kind::LongBytes(field) | Kind::Milliseconds(field) => Value::Number(*field(config)),
+        Kind::Durability => Value::Durability(config.durability),
+        Kind::ReadMode => Value::ReadMode(config.read_mode),
+        Kind::Flag(field) => Value::Flag(*field(config)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_setting_is_read_back_as_it_was_shown() {
+        let defaults = TopicConfig::new();
+        let shown = defaults.to_pairs();
+        assert_eq!(shown.len(), SETTINGS.len());
+        assert!(shown.is_sorted());
+        let mut read_back = TopicConfig::new();
+        for (name, value) in &shown {
+            read_back = read_back.set(name, value).unwrap();
+            read_back = read_back.set(&name.replace('_', "."), value).unwrap();
+        }
+        assert_eq!(read_back.to_pairs(), shown);
+        assert_eq!(read_back.given_pairs(), shown);
+        assert_eq!(read_back.to_log_config().unwrap(), LogConfig::default());
+        assert!(defaults.given_pairs().is_empty());
+    }
+
+    #[test]
+    fn kafkas_names_are_known() {
+        let config =
+            TopicConfig::new().set("max.message.bytes", "4096").unwrap().set("flush.ms", "7").unwrap();
+        let config = config.to_log_config().unwrap();
+        assert_eq!((config.max_batch_bytes, config.sync_interval_ms), (4096, 7));
+    }
+
+    #[test]
+    fn builders_and_text_mean_the_same() {
+        let built =
+            TopicConfig::new().segment_bytes(8192).durability(Durability::Buffered).preallocate(false);
+        let read = TopicConfig::new().set("segment_bytes", "8192").unwrap();
+        let read = read.set("durability", "buffered").unwrap().set("preallocate", "false").unwrap();
+        assert_eq!(built, read);
+        assert_eq!(
+            read.read_mode(ReadMode::Positional).to_pairs()[4],
+            ("read_mode", "positional".to_owned())
+        );
+    }
+
+    #[test]
+    fn errors_name_the_field_its_unit_and_its_bounds() {
+        let text = |config: Result<TopicConfig>| {
+            config.and_then(|config| config.to_log_config()).unwrap_err().to_string()
+        };
+        let new = TopicConfig::new;
+        assert_eq!(
+            text(new().set("segment.bytes", "1GiB")),
+            "segment_bytes cannot be \"1GiB\": it must be a whole number of bytes, without a unit"
+        );
+        assert_eq!(
+            text(new().set("durability", "maybe")),
+            "durability cannot be \"maybe\": it must be one of buffered, written, durable"
+        );
+        assert!(text(new().set("preallocate", "1")).contains("one of true, false"));
+        assert!(text(new().set("retention", "1")).contains("there are durability, max_batch_bytes, "));
+        assert_eq!(
+            text(Ok(new().segment_bytes(17))),
+            "segment_bytes is 17; it must be from 4096 to 2147483648 bytes"
+        );
+        assert!(text(new().set("segment_bytes", "99999999999")).starts_with("segment_bytes is 99999999999"));
+    }
+
+    #[test]
+    fn partition_counts_are_bounded() {
+        assert_eq!(TopicConfig::new().checked_partitions().unwrap(), 1);
+        assert_eq!(TopicConfig::new().partitions(100_000).checked_partitions().unwrap(), 100_000);
+        for count in [0, 100_001] {
+            assert!(TopicConfig::new().partitions(count).checked_partitions().is_err());
+        }
+    }
+
+    #[test]
+    fn given_settings_win_over_defaults() {
+        let defaults = TopicConfig::new().partitions(3).segment_bytes(8192).max_block_ms(1);
+        let merged = TopicConfig::new().segment_bytes(4096).or(&defaults);
+        assert_eq!(merged, TopicConfig::new().partitions(3).segment_bytes(4096).max_block_ms(1));
+    }
+}
