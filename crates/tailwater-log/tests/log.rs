@@ -647,3 +647,15 @@ fn a_sync_comes_back_although_a_truncation_takes_its_records() {
     assert!(!matches!(result, Err(std::sync::mpsc::RecvTimeoutError::Timeout)), "a sync waits for ever");
     worker.join().unwrap();
 }
+
+#[test]
+fn verify_calls_nothing_torn_that_a_truncation_superseded() {
+    // It once looked for a torn tail in every segment without a footer, and took what a truncation had cut off for one.
+    let disk = SimDisk::new(1);
+    let log = Log::create(Arc::new(disk), "/log".as_ref(), with(|c| c.segment_bytes = 1 << 20)).unwrap();
+    append_numbered(&log, 0..50);
+    log.truncate_to(Offset::new(20)).unwrap();
+    append_numbered(&log, 20..30);
+    let report = log.verify(&mut |_| {}).unwrap();
+    assert_eq!((report.records, report.damage.len(), report.torn_tail), (30, 0, None));
+}

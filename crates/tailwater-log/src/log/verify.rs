@@ -63,7 +63,9 @@ impl Inner {
                 Err(SegmentFault::Error(error)) => return Err(error),
             };
             let opened = OpenSegment::new(file, header, copies, crate::ReadMode::Positional, 0);
-            let mut check = SegmentCheck { report: &mut report, segment, opened: &opened, end: segment_end };
+            let is_last = index + 1 == segments.len();
+            let mut check =
+                SegmentCheck { report: &mut report, segment, opened: &opened, end: segment_end, is_last };
             check.run(progress)?;
         }
         Ok(report)
@@ -83,6 +85,8 @@ struct SegmentCheck<'c> {
     segment: &'c crate::segment::Segment,
     opened: &'c OpenSegment,
     end: Offset,
+    /// Behind the end of any other segment may be what a later one superseded.
+    is_last: bool,
 }
 
 impl SegmentCheck<'_> {
@@ -120,12 +124,12 @@ impl SegmentCheck<'_> {
                 walk.skip(fault);
                 while let Some(batch) = walk.find()? {
                     if batch.header.base_offset > offset {
-                        next = Some(batch);
+                        next = Some(batch).filter(|batch| batch.header.base_offset < self.end);
                         break;
                     }
                 }
             }
-            let until = next.map_or(self.end, |batch| batch.header.base_offset.min(self.end));
+            let until = next.map_or(self.end, |batch| batch.header.base_offset);
             let range = OffsetRange { start: offset, end: until };
             self.report.note(self.segment.corrupt_range(position, range, kind));
             let Some(batch) = next else { return Ok(()) };
@@ -134,15 +138,15 @@ impl SegmentCheck<'_> {
             offset = batch.header.next_offset();
         }
         match footer {
-            Some((footer, position)) if is_whole && offset == footer.summary.next_offset => {
-                if footer.summary != summary {
-                    let kind = CorruptionKind::MissingBatch;
-                    let range = OffsetRange { start: base, end: base };
-                    self.report.note(self.segment.corrupt_range(position, range, kind));
-                }
+            Some((footer, position))
+                if is_whole && offset == footer.summary.next_offset && footer.summary != summary =>
+            {
+                let kind = CorruptionKind::MissingBatch;
+                let range = OffsetRange { start: base, end: base };
+                self.report.note(self.segment.corrupt_range(position, range, kind));
             }
-            Some(_) => {}
-            None => self.look_for_tail(walk.position(), length)?,
+            None if self.is_last => self.look_for_tail(walk.position(), length)?,
+            _ => {}
         }
         Ok(())
     }
