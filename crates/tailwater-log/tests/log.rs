@@ -2,83 +2,19 @@
 
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation, missing_docs)]
 
+mod common;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tailwater_log::format::Header;
 use tailwater_log::storage::{Disk, SimDisk, Storage};
 use tailwater_log::{
-    Durability, Error, FetchIsolation, FetchLimits, Log, LogConfig, LogEpoch, LogOptions, ManualClock,
-    NewRecord, Offset, OpaqueBatch, PartitionId, PartitionIdentity, ReadMode, RecoveryOutcome, Signal,
-    Timestamp, TopicId, WhenFull,
+    Durability, Error, FetchIsolation, FetchLimits, Log, LogEpoch, ManualClock, NewRecord, Offset,
+    OpaqueBatch, RecoveryOutcome, Signal, Timestamp, WhenFull,
 };
 
-fn options() -> LogOptions {
-    let identity =
-        PartitionIdentity { topic_id: TopicId::from_bytes([5; 16]), partition: PartitionId::new(2) };
-    let mut options = LogOptions::new(identity);
-    options.config.segment_bytes = 8192;
-    options.config.staging_bytes = 16 * 1024;
-    options
-}
-
-fn with(change: impl FnOnce(&mut LogConfig)) -> LogOptions {
-    let mut options = options();
-    change(&mut options.config);
-    options
-}
-
-/// Runs `test` on a new log on each kind of storage, through maps and through `pread`.
-fn on_each_storage(test: impl Fn(&dyn Fn(LogOptions) -> Log)) {
-    for read_mode in [ReadMode::Mapped, ReadMode::Positional] {
-        let directory = tempfile::tempdir().unwrap();
-        let real: Arc<dyn Storage> = Arc::new(Disk);
-        for (storage, path) in
-            [(real, directory.path().join("log")), (Arc::new(SimDisk::new(1)), "/log".into())]
-        {
-            test(&|mut options| {
-                options.config.read_mode = read_mode;
-                match Log::create(Arc::clone(&storage), &path, options.clone()) {
-                    Err(Error::Io { .. }) => Log::open(Arc::clone(&storage), &path, options).unwrap(),
-                    created => created.unwrap(),
-                }
-            });
-        }
-    }
-}
-
-fn append(log: &Log, value: &str) -> Offset {
-    let receipt = log.append(&[NewRecord::new(value.as_bytes())], None, WhenFull::Wait).unwrap();
-    receipt.wait().unwrap().offsets.start
-}
-
-fn read_all(log: &Log) -> Vec<(u64, String)> {
-    let mut from = log.log_start_offset();
-    let mut hint = None;
-    let mut all = Vec::new();
-    loop {
-        let limits = FetchLimits { max_records: 7, max_bytes: 3000 };
-        let fetched = log.fetch(from, limits, FetchIsolation::Visible, hint).unwrap();
-        all.extend(fetched.iter().map(|record| {
-            (record.offset().get(), String::from_utf8(record.value().unwrap().to_vec()).unwrap())
-        }));
-        if fetched.next_offset() == from {
-            return all;
-        }
-        hint = fetched.hint();
-        from = fetched.next_offset();
-    }
-}
-
-fn numbered(range: std::ops::Range<u64>) -> Vec<(u64, String)> {
-    range.map(|n| (n, format!("record {n} {}", "x".repeat(n as usize % 300)))).collect()
-}
-
-fn append_numbered(log: &Log, range: std::ops::Range<u64>) {
-    for (offset, value) in numbered(range) {
-        assert_eq!(append(log, &value).get(), offset);
-    }
-}
+use common::{append, append_numbered, numbered, on_each_storage, options, read_all, with};
 
 #[test]
 fn records_are_read_back_across_rolls_and_reopening() {
@@ -371,32 +307,6 @@ fn a_waiting_reader_of_a_lazy_log_gets_records_at_once() {
 }
 
 #[test]
-fn threads_share_syncs_and_lose_nothing() {
-    on_each_storage(|open| {
-        let log = open(with(|config| config.segment_bytes = 64 * 1024));
-        std::thread::scope(|scope| {
-            for thread in 0..8 {
-                let log = &log;
-                scope.spawn(move || {
-                    for n in 0..50 {
-                        let value = format!("{thread} {n}");
-                        let at = append(log, &value);
-                        assert!(log.durable_offset() > at);
-                    }
-                });
-            }
-        });
-        let all = read_all(&log);
-        assert_eq!(all.len(), 400);
-        for thread in 0..8 {
-            let own: Vec<_> =
-                all.iter().filter(|(_, value)| value.starts_with(&format!("{thread} "))).collect();
-            assert!(own.iter().zip(0..).all(|((_, value), n)| *value == format!("{thread} {n}")), "in order");
-        }
-    });
-}
-
-#[test]
 fn a_second_writer_is_refused_and_told_who_holds_the_log() {
     let directory = tempfile::tempdir().unwrap();
     let log = Log::create(Arc::new(Disk), directory.path(), options()).unwrap();
@@ -539,113 +449,6 @@ fn a_durable_append_costs_one_write_and_one_sync() {
         (0..50).map(|_| log.append(&[NewRecord::new(b"x")], None, WhenFull::Wait).unwrap()).collect();
     receipts.into_iter().for_each(|receipt| assert!(receipt.wait().is_ok()));
     assert_eq!(disk.operation_count() - before, 42, "receipts that wait together share a sync");
-}
-
-#[test]
-fn a_truncation_comes_through_while_threads_append() {
-    // It once waited for a moment in which nothing was staged, which busy appenders never left it.
-    on_each_storage(|open| {
-        let log = open(with(|config| config.segment_bytes = 32 * 1024));
-        append_numbered(&log, 0..20);
-        let stop = std::sync::atomic::AtomicBool::new(false);
-        std::thread::scope(|scope| {
-            for _ in 0..4 {
-                scope.spawn(|| {
-                    while !stop.load(std::sync::atomic::Ordering::Relaxed) {
-                        let receipt = log.append(
-                            &[NewRecord::new(&[b'a'; 300])],
-                            Some(Durability::Buffered),
-                            WhenFull::Wait,
-                        );
-                        receipt.unwrap().wait().unwrap();
-                    }
-                });
-            }
-            for epoch in 2..12 {
-                append(&log, "something to cut");
-                log.truncate_to(Offset::new(20)).unwrap();
-                assert!(log.epoch() >= LogEpoch::new(epoch));
-            }
-            stop.store(true, std::sync::atomic::Ordering::Relaxed);
-        });
-        log.sync().unwrap();
-        let all = read_all(&log);
-        assert_eq!(all[..20], numbered(0..20));
-        assert!(all.iter().zip(0..).all(|((offset, _), at)| *offset == at));
-        assert_eq!(all.len() as u64, log.log_end_offset().get());
-    });
-}
-
-#[test]
-fn a_receipt_that_answers_closed_is_of_a_record_that_is_not_there() {
-    // A close once counted as over before its last sync: who waited was told Closed, and the record became durable.
-    for round in 0..300 {
-        let disk = SimDisk::new(round);
-        let log = Log::create(Arc::new(disk.clone()), "/log".as_ref(), options()).unwrap();
-        let refused = std::sync::Mutex::new(Vec::new());
-        std::thread::scope(|scope| {
-            for thread in 0..3 {
-                let (log, refused) = (&log, &refused);
-                scope.spawn(move || {
-                    for n in 0.. {
-                        let value = format!("{thread} {n}");
-                        let Ok(receipt) =
-                            log.append(&[NewRecord::new(value.as_bytes())], None, WhenFull::Wait)
-                        else {
-                            return;
-                        };
-                        if let Err(error) = receipt.wait() {
-                            assert!(matches!(error, Error::Closed), "{error}");
-                            refused.lock().unwrap().push(value);
-                        }
-                    }
-                });
-            }
-            std::thread::sleep(Duration::from_micros(50 + round * 3));
-            log.close().unwrap();
-        });
-        drop(log);
-        let found = read_all(&Log::open(Arc::new(disk), "/log".as_ref(), options()).unwrap());
-        for value in refused.into_inner().unwrap() {
-            assert!(
-                found.iter().all(|(_, there)| *there != value),
-                "round {round}: {value:?} was refused and is there"
-            );
-        }
-    }
-}
-
-#[test]
-fn a_sync_comes_back_although_a_truncation_takes_its_records() {
-    // It once paired the end of the old history with the epoch of the new one, and waited for offsets that were gone.
-    let (done, finished) = std::sync::mpsc::channel();
-    let worker = std::thread::spawn(move || {
-        let disk = SimDisk::new(1);
-        let lazy = with(|config| config.durability = Durability::Buffered);
-        let log = Log::create(Arc::new(disk), "/log".as_ref(), lazy).unwrap();
-        append(&log, "kept");
-        let stop = std::sync::atomic::AtomicBool::new(false);
-        std::thread::scope(|scope| {
-            for _ in 0..2 {
-                let (log, stop) = (&log, &stop);
-                scope.spawn(move || {
-                    while !stop.load(std::sync::atomic::Ordering::Relaxed) {
-                        log.sync().unwrap();
-                    }
-                });
-            }
-            for _ in 0..3000 {
-                append(&log, "cut");
-                log.truncate_to(Offset::new(1)).unwrap();
-            }
-            stop.store(true, std::sync::atomic::Ordering::Relaxed);
-        });
-        assert_eq!(log.sync().unwrap(), Offset::new(1));
-        done.send(()).unwrap();
-    });
-    let result = finished.recv_timeout(Duration::from_secs(60));
-    assert!(!matches!(result, Err(std::sync::mpsc::RecvTimeoutError::Timeout)), "a sync waits for ever");
-    worker.join().unwrap();
 }
 
 #[test]

@@ -194,11 +194,7 @@ impl Inner {
         // Read after the list: a removal moves the log start first.
         let start = self.ends.start();
         if from < start || (from > end && from > self.log_end_offset()) {
-            return Err(Error::OffsetOutOfRange {
-                requested: from,
-                log_start_offset: start,
-                log_end_offset: self.log_end_offset(),
-            });
+            return Err(self.out_of_range(from, self.log_end_offset()));
         }
         let mut fetch = Fetch {
             log: self,

@@ -234,6 +234,11 @@ impl Inner {
         }
     }
 
+    /// The error for an offset that is not in the log, which ends at `log_end_offset`.
+    pub(crate) fn out_of_range(&self, requested: Offset, log_end_offset: Offset) -> Error {
+        Error::OffsetOutOfRange { requested, log_start_offset: self.ends.start(), log_end_offset }
+    }
+
     pub(crate) fn now(&self) -> Timestamp {
         self.clock.now()
     }

@@ -53,11 +53,7 @@ impl Inner {
     fn cut_at(&self, writer: &mut Writer, offset: Offset) -> Result<bool> {
         let (start, end) = (self.ends.start(), writer.written);
         if offset < start || offset > end {
-            return Err(Error::OffsetOutOfRange {
-                requested: offset,
-                log_start_offset: start,
-                log_end_offset: end,
-            });
+            return Err(self.out_of_range(offset, end));
         }
         if offset < end {
             self.cut(writer, offset)?;
@@ -171,11 +167,7 @@ impl Inner {
         let leader = self.commit.lead();
         let (start, end) = (self.ends.start(), self.log_end_offset());
         if offset > end {
-            return Err(Error::OffsetOutOfRange {
-                requested: offset,
-                log_start_offset: start,
-                log_end_offset: end,
-            });
+            return Err(self.out_of_range(offset, end));
         }
         if offset <= start {
             return Ok(());

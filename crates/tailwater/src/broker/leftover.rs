@@ -115,14 +115,9 @@ pub(crate) fn give_up_partitions(
     id: TopicId,
     partition_count: u32,
 ) -> Result<()> {
-    for partition in (0..partition_count).map(PartitionId::new) {
-        let from = data.join(partition_directory(topic, partition));
-        match storage.rename(&from, &data.join(deleted_directory(id, partition))) {
-            Err(error) if error.is_not_found() => {}
-            renamed => renamed?,
-        }
-    }
-    Ok(storage.sync_directory(data)?)
+    rename_partitions(storage, data, partition_count, |partition| {
+        (partition_directory(topic, partition), deleted_directory(id, partition))
+    })
 }
 
 /// Undoes [`give_up_partitions`], durably.
@@ -133,9 +128,21 @@ pub(crate) fn take_back_partitions(
     id: TopicId,
     partition_count: u32,
 ) -> Result<()> {
+    rename_partitions(storage, data, partition_count, |partition| {
+        (deleted_directory(id, partition), partition_directory(topic, partition))
+    })
+}
+
+/// Renames the directory of each partition, from the first name to the second, and makes that durable.
+fn rename_partitions(
+    storage: &Arc<dyn Storage>,
+    data: &Path,
+    partition_count: u32,
+    names: impl Fn(PartitionId) -> (String, String),
+) -> Result<()> {
     for partition in (0..partition_count).map(PartitionId::new) {
-        let to = data.join(partition_directory(topic, partition));
-        match storage.rename(&data.join(deleted_directory(id, partition)), &to) {
+        let (from, to) = names(partition);
+        match storage.rename(&data.join(from), &data.join(to)) {
             Err(error) if error.is_not_found() => {}
             renamed => renamed?,
         }
