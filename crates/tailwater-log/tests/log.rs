@@ -462,3 +462,24 @@ fn verify_calls_nothing_torn_that_a_truncation_superseded() {
     let report = log.verify(&mut |_| {}).unwrap();
     assert_eq!((report.records, report.damage.len(), report.torn_tail), (30, 0, None));
 }
+
+// An append to a lazy log with a waiting reader writes at once. When that write found the disk full, the append answered
+// `DiskFull` though the record was staged, with its offset: sent again, it was there twice.
+#[test]
+fn an_append_whose_write_for_a_waiting_reader_fails_is_still_an_append() {
+    let disk = SimDisk::new(1);
+    let options = with(|config| {
+        config.durability = Durability::Written;
+        config.preallocate = false;
+    });
+    let log = Log::create(Arc::new(disk.clone()), "/log".as_ref(), options).unwrap();
+    append(&log, "first");
+    let signal = Arc::new(Signal::new());
+    let _listener = log.add_listener(&signal, FetchIsolation::Visible);
+    signal.arm();
+    disk.fail_nth(1, 28, false);
+    let receipt = log.append(&[NewRecord::new(b"second")], None, WhenFull::Wait);
+    let appended = receipt.expect("it has an offset").wait().unwrap();
+    assert_eq!(appended.offsets.start, Offset::new(1));
+    assert_eq!(read_all(&log), [(0, "first".to_owned()), (1, "second".to_owned())]);
+}

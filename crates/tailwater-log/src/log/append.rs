@@ -13,15 +13,12 @@ impl Inner {
         when_full: WhenFull,
         mut stage: impl FnMut(&mut Staging) -> Result<Appended, Refusal>,
     ) -> Result<Appended> {
-        let refused = match stage(&mut self.staging()) {
-            Ok(appended) => {
-                self.write_if_awaited()?;
-                return Ok(appended);
-            }
-            Err(refusal) => refusal,
+        let staged = stage(&mut self.staging());
+        let appended = match staged {
+            Ok(appended) => appended,
+            Err(refused) => self.append_after_making_room(when_full, refused, stage)?,
         };
-        let appended = self.append_after_making_room(when_full, refused, stage)?;
-        self.write_if_awaited()?;
+        self.write_if_awaited();
         Ok(appended)
     }
 
@@ -86,10 +83,10 @@ impl Inner {
 
     /// Where readers see what is written, and one of them sleeps: writes at once instead of at the next interval.
     #[inline]
-    fn write_if_awaited(&self) -> Result<()> {
+    fn write_if_awaited(&self) {
         if self.listeners.is_any_armed() && self.config.load().durability != Durability::Durable {
-            self.write_staged(None)?;
+            // The append is made, whatever comes of this: a full disk is tried again, any other failure is sticky.
+            let _ = self.write_staged(None);
         }
-        Ok(())
     }
 }
