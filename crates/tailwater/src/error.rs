@@ -7,6 +7,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
+use tailwater_groups::{GroupKind, MAX_METADATA_BYTES};
 use tailwater_log::error::{
     Corruption, InvalidBatch, InvalidConfig, IoOperation, Locked, UnsupportedFeature,
 };
@@ -14,6 +15,7 @@ use tailwater_log::{Offset, PartitionId, PartitionIdentity};
 
 use crate::broker::CloseReport;
 use crate::catalog::{CatalogFault, TopicNameFault};
+use crate::consumer::Cursor;
 use crate::{OffsetRange, TopicPartition};
 
 /// The result of an operation.
@@ -249,6 +251,142 @@ pub enum Error {
         /// The earlier error.
         cause: Arc<Error>,
     },
+    /// The text names no group.
+    #[error("{name:?} is no group name: {reason}")]
+    InvalidGroupId {
+        /// The text, cut short if it is long.
+        name: Arc<str>,
+        /// What is wrong with it.
+        reason: Arc<str>,
+    },
+    /// There is no group of that name: nothing was ever committed under it, or it was deleted.
+    #[error("there is no group {group}: check the name, or create it")]
+    UnknownGroup {
+        /// The name.
+        group: Arc<str>,
+    },
+    /// The group has a member already, and for now there can be one only.
+    #[error("group {group} has a consumer already: drop it first, or use another group")]
+    GroupInUse {
+        /// The group.
+        group: Arc<str>,
+    },
+    /// The group has a member, and cannot be changed behind its back.
+    #[error("group {group} has a consumer: drop it first")]
+    GroupNotEmpty {
+        /// The group.
+        group: Arc<str>,
+    },
+    /// The group has committed offsets in the topic already.
+    #[error("group {group} has committed offsets in topic {topic} already: reset them instead")]
+    GroupExists {
+        /// The group.
+        group: Arc<str>,
+        /// The topic.
+        topic: Arc<str>,
+    },
+    /// The name is that of a group of another kind.
+    #[error("{group} is a {found}, not a {requested}: use another name")]
+    GroupKindMismatch {
+        /// The group.
+        group: Arc<str>,
+        /// What it is.
+        found: GroupKind,
+        /// What was asked for.
+        requested: GroupKind,
+    },
+    /// The consumer is not the group's member any more. Nothing was committed.
+    #[error("this consumer is no member of group {group} any more: make a new one")]
+    FencedMemberEpoch {
+        /// The group.
+        group: Arc<str>,
+    },
+    /// The offset is below what is committed. Nothing was committed; to go back on purpose, seek first.
+    #[error("{requested} is below the committed offset {committed}{}: seek there first to go back", In(.partition))]
+    CommitBackwards {
+        /// Where.
+        partition: Option<Arc<TopicPartition>>,
+        /// What is committed.
+        committed: Offset,
+        /// What was to be.
+        requested: Offset,
+    },
+    /// The records below the offset can still be lost. Nothing was committed; it works when they are durable.
+    #[error(
+        "{requested} cannot be committed in {partition} yet: only what is below {durable_offset} is durable"
+    )]
+    CommitBeyondDurable {
+        /// Where.
+        partition: Arc<TopicPartition>,
+        /// What was to be committed.
+        requested: Offset,
+        /// The end of what is durable.
+        durable_offset: Offset,
+    },
+    /// The text to be kept with a committed offset is too long. Nothing was committed.
+    #[error("metadata of {size_bytes} bytes exceeds the limit of {max_bytes} bytes")]
+    MetadataTooLarge {
+        /// Its length in bytes.
+        size_bytes: u64,
+        /// The limit.
+        max_bytes: usize,
+    },
+    /// There is no committed offset, and the consumer was not to start without.
+    #[error(
+        "{reader} has no committed offset in {partition}, and its reset policy is to fail: create the group, or choose another policy"
+    )]
+    NoCommittedOffset {
+        /// Who it is: a group, or a reader.
+        reader: Arc<str>,
+        /// Where.
+        partition: Arc<TopicPartition>,
+    },
+    /// A partition was named twice in one commit. Nothing was committed.
+    #[error("a partition appears twice in one commit: give its last place only")]
+    RepeatedPartition,
+    /// A reader has no group to commit for.
+    #[error("a reader belongs to no group and cannot commit: make a consumer of a group")]
+    NoGroup,
+    /// No topic or partition was given.
+    #[error("no topic or partition was given, or no place to start at")]
+    NothingToRead,
+    /// The consumer does not read that partition.
+    #[error("{partition} is not assigned to this consumer")]
+    NotAssigned {
+        /// The partition, as it was named.
+        partition: Arc<str>,
+    },
+    /// The cursor is of another topic or partition; a topic that was created anew is another one.
+    #[error("cursor {cursor} is not of {partition}, which may have been deleted and created anew")]
+    ForeignCursor {
+        /// Where it was to be used.
+        partition: Arc<TopicPartition>,
+        /// The cursor.
+        cursor: Box<Cursor>,
+    },
+    /// Records below the position were lost or truncated, and the consumer was to fail then. Seek to go on.
+    #[error(
+        "position {position} in {partition} is beyond the end of its epoch, offset {epoch_end}: seek there to go on"
+    )]
+    Diverged {
+        /// Where.
+        partition: Arc<TopicPartition>,
+        /// The position.
+        position: Box<Cursor>,
+        /// Up to where its history and the log's are the same.
+        epoch_end: Offset,
+    },
+    /// The poll was interrupted.
+    #[error("interrupted")]
+    Interrupted,
+    /// The log of the groups holds something that this version cannot read. Nothing was changed.
+    #[error("the log of the groups cannot be read at offset {offset}: {reason}")]
+    GroupsLogDamaged {
+        /// Where in that log.
+        offset: Offset,
+        /// What is wrong.
+        reason: Arc<str>,
+    },
     /// The broker was closed.
     #[error("the broker is closed")]
     Closed,
@@ -356,6 +494,17 @@ impl std::fmt::Display for In<'_> {
 }
 
 impl Error {
+    /// A text that is no group name.
+    pub(crate) fn invalid_group_id(name: &str, error: tailwater_groups::Error) -> Self {
+        match error {
+            tailwater_groups::Error::InvalidGroupId { fault } => {
+                let name = crate::catalog::name::shown(name).into();
+                Error::InvalidGroupId { name, reason: fault.to_string().into() }
+            }
+            other => other.into(),
+        }
+    }
+
     /// Whether the same call can succeed later, without anybody repairing or reopening anything: when there is room in
     /// memory or on the disk, or when another process lets go of the directory.
     ///
@@ -382,6 +531,7 @@ impl Error {
             | Error::StagingFull { partition, .. }
             | Error::Truncated { partition, .. }
             | Error::MaintenancePanicked { partition, .. }
+            | Error::CommitBackwards { partition, .. }
             | Error::Failed { partition, .. } => {
                 partition.get_or_insert_with(|| Arc::clone(place));
             }
@@ -441,6 +591,39 @@ impl From<tailwater_log::Error> for Error {
             Log::InvalidConfig(invalid) => Error::InvalidConfig(invalid),
             Log::NetworkFileSystem { path, file_system } => Error::NetworkFileSystem { path, file_system },
             Log::Exhausted { what } => Error::Exhausted { what },
+            other => Error::Backend(Arc::new(other)),
+        }
+    }
+}
+
+impl From<tailwater_groups::Error> for Error {
+    fn from(error: tailwater_groups::Error) -> Self {
+        use tailwater_groups::Error as Groups;
+        let named = |group: &tailwater_groups::GroupId| Arc::from(group.as_str());
+        match error {
+            Groups::Log(error) => error.into(),
+            Groups::DamagedEntry { offset, damage } => {
+                Error::GroupsLogDamaged { offset, reason: damage.to_string().into() }
+            }
+            Groups::IncompleteLog { log_start_offset } => Error::GroupsLogDamaged {
+                offset: log_start_offset,
+                reason: "its first entries are missing".into(),
+            },
+            Groups::UnknownGroup { group } => Error::UnknownGroup { group: named(&group) },
+            Groups::GroupInUse { group } => Error::GroupInUse { group: named(&group) },
+            Groups::GroupNotEmpty { group } => Error::GroupNotEmpty { group: named(&group) },
+            Groups::GroupKindMismatch { group, kind, requested } => {
+                Error::GroupKindMismatch { group: named(&group), found: kind, requested }
+            }
+            Groups::FencedMemberEpoch { group, .. } => Error::FencedMemberEpoch { group: named(&group) },
+            Groups::CommitBackwards { committed, requested, .. } => {
+                Error::CommitBackwards { partition: None, committed, requested }
+            }
+            Groups::RepeatedPartition { .. } => Error::RepeatedPartition,
+            Groups::MetadataTooLong { size_bytes } => {
+                Error::MetadataTooLarge { size_bytes, max_bytes: MAX_METADATA_BYTES }
+            }
+            Groups::ReadOnly => Error::ReadOnly,
             other => Error::Backend(Arc::new(other)),
         }
     }

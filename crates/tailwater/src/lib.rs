@@ -105,6 +105,7 @@
 
 mod broker;
 mod catalog;
+mod consumer;
 mod error;
 mod maintenance;
 mod partitioner;
@@ -114,21 +115,27 @@ mod topic_config;
 mod topic_partition;
 
 pub use broker::{
-    Broker, BrokerOptions, BrokerStats, CloseFailure, CloseReport, Embedded, Maintenance, MaintenanceReport,
-    TopicDescription,
+    Broker, BrokerOptions, BrokerStats, CloseFailure, CloseReport, Embedded, GroupDescription, GroupListing,
+    GroupPosition, GroupReset, Maintenance, MaintenanceReport, TopicDescription,
 };
 pub use catalog::{CatalogFault, TopicNameFault};
+pub use consumer::{
+    Consumer, ConsumerOptions, Cursor, Event, Interrupter, Lag, OnDivergence, OwnedHeader, OwnedRecord,
+    ParseCursorError, Record, Records, Reset, SeekTo,
+};
 pub use error::{Error, Expected, InvalidSetting, Result};
 pub use partitioner::partition_for_key;
 pub use producer::{Message, Producer, ProducerOptions, SendAsync};
 pub use receipt::{Appended, Receipt};
+pub use tailwater_groups::GroupKind;
 pub use tailwater_log::error::{
     Corruption, CorruptionKind, InvalidBatch, InvalidConfig, IoOperation, Locked, UnsupportedFeature,
 };
 pub use tailwater_log::format::Header;
 pub use tailwater_log::{
-    Clock, Durability, LogEpoch, LogStats, ManualClock, Offset, OffsetRange, PartitionId, PartitionIdentity,
-    ReadMode, RecoveryOutcome, RecoveryReport, SystemClock, Timestamp, TopicId, VerifyReport, storage,
+    Clock, Durability, FetchIsolation, LogEpoch, LogStats, ManualClock, Offset, OffsetRange, PartitionId,
+    PartitionIdentity, ReadMode, RecoveryOutcome, RecoveryReport, SystemClock, Timestamp, TopicId,
+    VerifyReport, storage,
 };
 pub use topic_config::TopicConfig;
 pub use topic_partition::{ParseTopicPartitionError, TopicPartition};

@@ -15,6 +15,8 @@ use std::task::{Context, Poll, Waker};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use tailwater_groups::GroupStore;
+
 use crate::broker::LazyLog;
 use crate::{Error, Result};
 
@@ -40,7 +42,20 @@ pub(crate) struct WorkQueues {
 struct SyncQueue {
     logs: VecDeque<Arc<LazyLog>>,
     flushes: VecDeque<Arc<Flush>>,
+    /// The log of the groups, if it has grown to a multiple of what it holds.
+    rewrite: Option<GroupStore>,
     is_stopped: bool,
+}
+
+impl SyncQueue {
+    fn is_empty(&self) -> bool {
+        self.logs.is_empty() && self.flushes.is_empty() && self.rewrite.is_none()
+    }
+
+    fn take(&mut self) -> Self {
+        let is_stopped = self.is_stopped;
+        std::mem::replace(self, Self { is_stopped, ..Self::default() })
+    }
 }
 
 /// When each log is to be looked at. A log is in both maps or in neither.
@@ -99,6 +114,12 @@ impl WorkQueues {
         self.syncs_changed.notify_one();
     }
 
+    /// Has the sync thread write the log of the groups anew.
+    pub(crate) fn request_rewrite(&self, store: &GroupStore) {
+        self.syncs().rewrite.get_or_insert_with(|| store.clone());
+        self.syncs_changed.notify_one();
+    }
+
     /// Has `log`, which was appended to, looked at soon.
     pub(crate) fn note_activity(&self, log: &Arc<LazyLog>) {
         if log.is_active.swap(true, Ordering::SeqCst) {
@@ -128,17 +149,18 @@ impl WorkQueues {
     pub(crate) fn run_once(&self) -> Result<(bool, Option<Duration>)> {
         let mut did_work = false;
         let mut first_error = Ok(());
-        let (logs, flushes) = {
-            let mut syncs = self.syncs();
-            (std::mem::take(&mut syncs.logs), std::mem::take(&mut syncs.flushes))
-        };
-        for log in &logs {
+        let waiting = self.syncs().take();
+        for log in &waiting.logs {
             did_work = true;
             first_error = first_error.and(self.sync(log));
         }
-        for flush in &flushes {
+        for flush in &waiting.flushes {
             did_work = true;
             self.flush(flush);
+        }
+        if let Some(store) = &waiting.rewrite {
+            did_work = true;
+            self.rewrite(store);
         }
         let logs = self.schedule().take_all();
         for log in &logs {
@@ -204,6 +226,21 @@ impl WorkQueues {
         }
     }
 
+    /// Writes the log of the groups anew. Where that fails it only stays large, and the next commits ask again.
+    fn rewrite(&self, store: &GroupStore) {
+        match catch_unwind(AssertUnwindSafe(|| store.rewrite())) {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "the log of the groups could not be made smaller"),
+            Err(panic) => {
+                self.panics.fetch_add(1, Ordering::Relaxed);
+                tracing::error!(
+                    message = panic_message(&*panic),
+                    "making the log of the groups smaller panicked"
+                );
+            }
+        }
+    }
+
     /// Runs `work`; a panic in it fails the log and not the thread.
     fn guarded<T>(&self, log: &Arc<LazyLog>, work: impl FnOnce() -> tailwater_log::Result<T>) -> Result<T> {
         match catch_unwind(AssertUnwindSafe(work)) {
@@ -236,22 +273,23 @@ impl WorkQueues {
 
     fn run_syncs(&self) {
         loop {
-            let (logs, flushes) = {
+            let waiting = {
                 let mut syncs = self.syncs();
-                while syncs.logs.is_empty() && syncs.flushes.is_empty() && !syncs.is_stopped {
+                while syncs.is_empty() && !syncs.is_stopped {
                     syncs = self.syncs_changed.wait(syncs).unwrap_or_else(PoisonError::into_inner);
                 }
                 if syncs.is_stopped {
                     // Closing the logs makes everything durable.
                     return;
                 }
-                (std::mem::take(&mut syncs.logs), std::mem::take(&mut syncs.flushes))
+                syncs.take()
             };
-            for log in &logs {
+            for log in &waiting.logs {
                 // The failure was logged, and the log itself tells it to whoever waits.
                 let _ = self.sync(log);
             }
-            flushes.iter().for_each(|flush| self.flush(flush));
+            waiting.flushes.iter().for_each(|flush| self.flush(flush));
+            waiting.rewrite.iter().for_each(|store| self.rewrite(store));
         }
     }
 

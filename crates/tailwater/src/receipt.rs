@@ -62,6 +62,11 @@ enum Pending<T> {
         flush: Arc<Flush>,
         value: fn() -> T,
     },
+    /// Known from the start.
+    Done {
+        outcome: Result<()>,
+        value: fn() -> T,
+    },
 }
 
 impl<T> Receipt<T> {
@@ -81,6 +86,7 @@ impl<T> Receipt<T> {
                 finish(receipt.wait(), convert, &topic, &partition)
             }
             Pending::Flush { flush, value } => flush.run().map(|()| value()),
+            Pending::Done { outcome, value } => outcome.map(|()| value()),
         }
     }
 
@@ -97,6 +103,7 @@ impl<T> Receipt<T> {
                 Some(finish(outcome, *convert, topic, partition))
             }
             Pending::Flush { flush, value } => Some(flush.run().map(|()| value())),
+            Pending::Done { outcome, value } => Some(outcome.clone().map(|()| value())),
         }
     }
 
@@ -131,6 +138,11 @@ impl Receipt<()> {
     pub(crate) fn flush(flush: Arc<Flush>) -> Self {
         Self { pending: Pending::Flush { flush, value: || () } }
     }
+
+    /// The receipt of a step that is over.
+    pub(crate) fn done(outcome: Result<()>) -> Self {
+        Self { pending: Pending::Done { outcome, value: || () } }
+    }
 }
 
 fn finish<T>(
@@ -154,6 +166,7 @@ impl<T> Future for Receipt<T> {
                 Pin::new(receipt).poll(context).map(|outcome| finish(outcome, *convert, topic, partition))
             }
             Pending::Flush { flush, value } => flush.poll(context).map(|outcome| outcome.map(|()| value())),
+            Pending::Done { outcome, value } => Poll::Ready(outcome.clone().map(|()| value())),
         }
     }
 }
@@ -166,7 +179,7 @@ impl<T> fmt::Debug for Receipt<T> {
                 .field("partition", &format_args!("{}", partition.place()))
                 .field("durability", &receipt.durability())
                 .finish_non_exhaustive(),
-            Pending::Flush { .. } => f.debug_struct("Receipt").finish_non_exhaustive(),
+            Pending::Flush { .. } | Pending::Done { .. } => f.debug_struct("Receipt").finish_non_exhaustive(),
         }
     }
 }

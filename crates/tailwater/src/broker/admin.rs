@@ -87,6 +87,7 @@ impl Inner {
             }
             return Err(error);
         }
+        self.forget_topic(topic.id);
         for partition in (0..partition_count).map(PartitionId::new) {
             let given_up = data.join(name::deleted_directory(topic.id, partition));
             if matches!(storage.entry_kind(&given_up), Ok(Some(_))) {

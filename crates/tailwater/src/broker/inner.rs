@@ -1,6 +1,6 @@
 //! What all handles of a broker share.
 //!
-//! - Lock order: administration, then the opening of a log. No task is polled while either is held.
+//! - Lock order: administration, then the groups, then the opening of a log. No task is polled while either is held.
 //! - The set of topics is read without a lock; whoever changes it holds the administration's.
 
 use std::ffi::OsString;
@@ -10,9 +10,10 @@ use std::thread::ThreadId;
 
 use arc_swap::ArcSwap;
 use tailwater_log::storage::Storage;
-use tailwater_log::{Clock, Log, PartitionId, Signal, TopicId};
+use tailwater_log::{Clock, Signal, TopicId};
 
-use super::directory::{self, GROUPS_TOPIC, OpenedDirectory};
+use super::directory::{self, OpenedDirectory};
+use super::groups::Groups;
 use super::lazy_log::{LazyLog, Opener};
 use super::options::{BrokerOptions, Maintenance};
 use super::stats::{BrokerStats, CloseFailure, CloseReport, MaintenanceReport};
@@ -28,6 +29,8 @@ pub(crate) struct Inner {
     pub(super) topics: ArcSwap<TopicSet>,
     pub(super) administration: Mutex<Administration>,
     pub(super) default_config: TopicConfig,
+    /// Absent until a group is first asked for.
+    pub(super) groups: Mutex<Option<Arc<Groups>>>,
     threads: Threads,
     watchers: Mutex<Vec<Weak<Signal>>>,
     closing: Mutex<Closing>,
@@ -50,7 +53,6 @@ enum Closing {
     Done(Result<CloseReport>),
 }
 
-#[allow(dead_code, reason = "consumers use the rest of it")]
 impl Inner {
     pub(super) fn open(
         storage: Arc<dyn Storage>,
@@ -91,6 +93,7 @@ impl Inner {
             topics: ArcSwap::from_pointee(topics),
             administration: Mutex::new(Administration { catalog: opened.catalog, failure: None }),
             default_config: options.default_topic_config.clone(),
+            groups: Mutex::default(),
             threads,
             watchers: Mutex::default(),
             closing: Mutex::new(Closing::Open),
@@ -123,12 +126,18 @@ impl Inner {
     /// The topic of this name; names are compared without case. Tailwater's own are not found.
     pub(crate) fn topic(&self, name: &str) -> Result<Arc<Topic>> {
         self.check_open()?;
-        let find = || self.topics.load().by_name(name).filter(|topic| !topic.is_internal()).cloned();
+        let is_usable = |topic: &&Arc<Topic>| !topic.is_internal() && !topic.is_deleted();
+        let find = || self.topics.load().by_name(name).filter(is_usable).cloned();
         if let Some(topic) = find() {
             return Ok(topic);
         }
         self.refresh_if_attached()?;
         find().ok_or_else(|| Error::UnknownTopic { topic: name.into() })
+    }
+
+    /// The topics as they are now.
+    pub(crate) fn topic_set(&self) -> Arc<TopicSet> {
+        self.topics.load_full()
     }
 
     /// The topic with this id, Tailwater's own too. `None` if it does not exist, or not any more.
@@ -144,34 +153,6 @@ impl Inner {
             self.topics.load().all().filter(|topic| !topic.is_internal()).cloned().collect();
         topics.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         Ok(topics)
-    }
-
-    /// The log of the consumer groups; opened at first use.
-    pub(crate) fn groups_log(&self) -> Result<Log> {
-        self.check_open()?;
-        let topic = self.topics.load().by_name(GROUPS_TOPIC).cloned();
-        let topic = topic.ok_or_else(|| Error::UnknownTopic { topic: GROUPS_TOPIC.into() })?;
-        topic.log(PartitionId::ZERO)
-    }
-
-    /// Has the sync thread make durable what was appended to `log` before this call, and what that makes due done.
-    pub(crate) fn request_sync(&self, log: &Log) {
-        if let Some(lazy) = self.lazy_log(log) {
-            self.opener.queues.request_sync(&lazy);
-            self.opener.queues.note_activity(&lazy);
-        }
-    }
-
-    /// Has looked at soon what an append to `log` makes due, where somebody else sees to its sync.
-    pub(crate) fn note_activity(&self, log: &Log) {
-        if let Some(lazy) = self.lazy_log(log) {
-            self.opener.queues.note_activity(&lazy);
-        }
-    }
-
-    fn lazy_log(&self, log: &Log) -> Option<Arc<LazyLog>> {
-        let identity = log.identity();
-        self.topic_by_id(identity.topic_id)?.partition(identity.partition).ok()
     }
 
     /// The work of the background threads.
@@ -214,7 +195,7 @@ impl Inner {
     }
 
     /// Looks whether the process that writes has changed the catalog.
-    fn refresh_if_attached(&self) -> Result<()> {
+    pub(crate) fn refresh_if_attached(&self) -> Result<()> {
         if !self.is_read_only() {
             return Ok(());
         }

@@ -70,6 +70,8 @@ pub(crate) struct LazyLog {
     /// Tells it from every other in the queues of the background threads.
     pub(crate) key: u64,
     log: ArcSwapOption<Log>,
+    /// How often the log was forgotten.
+    generation: AtomicU64,
     opening: Mutex<()>,
     /// Why nothing works any more, if a background thread met a bug while it worked on this log.
     failure: OnceLock<Error>,
@@ -87,6 +89,7 @@ impl LazyLog {
             identity,
             key: NEXT_KEY.fetch_add(1, Ordering::Relaxed),
             log: ArcSwapOption::empty(),
+            generation: AtomicU64::new(0),
             opening: Mutex::new(()),
             failure: OnceLock::new(),
             is_sync_queued: AtomicBool::new(false),
@@ -156,6 +159,12 @@ impl LazyLog {
     pub(crate) fn forget(&self) {
         let _opening = self.opening();
         self.log.store(None);
+        self.generation.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Another number when the log that was opened is not the partition's any more.
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation.load(Ordering::SeqCst)
     }
 
     /// Has every later use fail with `error`.

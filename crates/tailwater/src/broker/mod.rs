@@ -3,6 +3,8 @@
 mod admin;
 mod directory;
 mod embedded;
+mod group_description;
+mod groups;
 mod inner;
 mod lazy_log;
 mod leftover;
@@ -14,15 +16,17 @@ use std::path::Path;
 use std::sync::Arc;
 
 pub use embedded::Embedded;
+pub use group_description::{GroupDescription, GroupListing, GroupPosition, GroupReset};
+pub(crate) use groups::{Groups, group_id};
 pub(crate) use inner::Inner;
 pub(crate) use lazy_log::LazyLog;
 pub use options::{BrokerOptions, Maintenance};
 pub use stats::{BrokerStats, CloseFailure, CloseReport, MaintenanceReport, TopicDescription};
-pub(crate) use topic::Topic;
+pub(crate) use topic::{Topic, TopicSet};
 
 #[cfg(doc)]
 use crate::Error;
-use crate::{Producer, ProducerOptions, Result, TopicConfig};
+use crate::{ConsumerOptions, Producer, ProducerOptions, Reset, Result, SeekTo, TopicConfig, TopicPartition};
 
 /// A directory of topics, opened for publishing and subscribing.
 ///
@@ -182,6 +186,104 @@ impl Broker {
     /// As [`Broker::producer`].
     pub fn producer_with(&self, topic: &str, options: ProducerOptions) -> Result<Producer> {
         Producer::new(Arc::clone(self.inner()), topic, options)
+    }
+
+    /// How to make a consumer of a group: `broker.consumer("billing").subscribe(&["orders"])`. The group remembers, over
+    /// restarts and crashes, what its consumers have done. Any text of 1 to 255 bytes without control characters names
+    /// one.
+    pub fn consumer(&self, group: &str) -> ConsumerOptions {
+        ConsumerOptions::new(Arc::clone(self.inner()), Some(group.to_owned()))
+    }
+
+    /// How to make a reader: a consumer without a group, which can do everything but commit.
+    pub fn reader(&self) -> ConsumerOptions {
+        ConsumerOptions::new(Arc::clone(self.inner()), None)
+    }
+
+    /// All groups that have committed something, ordered by name.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::GroupsLogDamaged`], [`Error::Corrupt`] and those of the disk.
+    pub fn groups(&self) -> Result<Vec<GroupListing>> {
+        self.inner().list_groups()
+    }
+
+    /// Describes a group: where it is in each partition, and how far behind.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UnknownGroup`], [`Error::InvalidGroupId`], and those of [`Broker::groups`].
+    pub fn describe_group(&self, group: &str) -> Result<GroupDescription> {
+        self.inner().describe_group(group)
+    }
+
+    /// Has a group start in all partitions of these topics at `start`, durably, before it has a consumer: from then on no
+    /// record is missed.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::GroupExists`] if it has committed offsets in one of the topics: [`Broker::reset_group`] moves those.
+    /// - [`Error::UnknownTopic`], [`Error::InvalidGroupId`], [`Error::OffsetOutOfRange`], [`Error::NothingToRead`].
+    /// - [`Error::GroupNotEmpty`], [`Error::ReadOnly`], and those of [`Broker::groups`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use tailwater::{Broker, Reset, TopicConfig};
+    ///
+    /// let broker = Broker::in_memory()?;
+    /// broker.create_topic("orders", &TopicConfig::new())?;
+    /// let orders = broker.producer("orders")?;
+    /// orders.publish("yesterday's")?;
+    /// broker.create_group("billing", &["orders"], Reset::Latest)?;
+    /// orders.publish("today's")?;
+    /// assert_eq!(broker.describe_group("billing")?.positions[0].lag.records, 1);
+    /// # Ok::<(), tailwater::Error>(())
+    /// ```
+    pub fn create_group(&self, group: &str, topics: &[&str], start: Reset) -> Result<()> {
+        self.inner().create_group(group, topics, start)
+    }
+
+    /// Moves a group to another place in these partitions, durably and in all of them at once. It must have no consumer
+    /// in this process.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::UnknownGroup`], [`Error::GroupNotEmpty`], [`Error::UnknownTopic`], [`Error::UnknownPartition`],
+    ///   [`Error::OffsetOutOfRange`], [`Error::ForeignCursor`], [`Error::NothingToRead`]: nothing was changed.
+    /// - [`Error::ReadOnly`], and those of [`Broker::groups`].
+    pub fn reset_group(
+        &self,
+        group: &str,
+        partitions: &[TopicPartition],
+        to: SeekTo,
+    ) -> Result<Vec<GroupReset>> {
+        self.inner().reset_group(group, partitions, to, false)
+    }
+
+    /// Tells what [`Broker::reset_group`] would do, and changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// As there; works read-only too.
+    pub fn preview_group_reset(
+        &self,
+        group: &str,
+        partitions: &[TopicPartition],
+        to: SeekTo,
+    ) -> Result<Vec<GroupReset>> {
+        self.inner().reset_group(group, partitions, to, true)
+    }
+
+    /// Forgets a group and all that it committed, durably.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UnknownGroup`]; [`Error::GroupNotEmpty`] while a consumer is a member of it; [`Error::ReadOnly`], and
+    /// those of [`Broker::groups`].
+    pub fn delete_group(&self, group: &str) -> Result<()> {
+        self.inner().delete_group(group)
     }
 
     /// What only an embedded log can do, such as to append if nobody else did; `None` if this is a remote broker.

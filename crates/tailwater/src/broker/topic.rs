@@ -100,12 +100,6 @@ impl Topic {
         }
     }
 
-    /// The log of a partition; opens it first if need be.
-    #[allow(dead_code, reason = "consumers use it")]
-    pub(crate) fn log(&self, partition: PartitionId) -> Result<Log> {
-        self.open(&self.partition(partition)?)
-    }
-
     /// The log of one of the topic's partitions.
     pub(crate) fn open(&self, partition: &Arc<LazyLog>) -> Result<Log> {
         if self.is_deleted() {

@@ -84,7 +84,7 @@ pub(crate) fn folded(name: &str) -> String {
 }
 
 /// A name cut short, for an error that shows it.
-fn shown(name: &str) -> String {
+pub(crate) fn shown(name: &str) -> String {
     let kept: String = name.chars().take(64).collect();
     if kept.len() < name.len() { format!("{kept}...") } else { kept }
 }

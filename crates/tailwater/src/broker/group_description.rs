@@ -1,0 +1,62 @@
+//! Groups as a broker shows them.
+
+use std::sync::Arc;
+
+use tailwater_log::{Offset, Timestamp};
+
+use crate::TopicPartition;
+use crate::consumer::{Cursor, Lag};
+
+/// A group in a list: [`Broker::groups`](crate::Broker::groups).
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct GroupListing {
+    /// Its name.
+    pub id: String,
+    /// Whether a consumer in this process is a member of it. Always false where the broker is attached read-only.
+    pub has_member: bool,
+    /// In how many partitions it has a committed offset.
+    pub position_count: u64,
+}
+
+/// A group in full: [`Broker::describe_group`](crate::Broker::describe_group).
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct GroupDescription {
+    /// Its name.
+    pub id: String,
+    /// Whether a consumer in this process is a member of it. Always false where the broker is attached read-only.
+    pub has_member: bool,
+    /// Where it is in each partition, ordered by topic and number.
+    pub positions: Vec<GroupPosition>,
+}
+
+/// Where a group is in a partition.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct GroupPosition {
+    /// The partition.
+    pub partition: TopicPartition,
+    /// The next record to read.
+    pub committed: Cursor,
+    /// How far that is from the end.
+    pub lag: Lag,
+    /// The first offset that is there. If the group is below it, it has lost records.
+    pub log_start_offset: Offset,
+    /// The text that was committed with it.
+    pub metadata: Arc<str>,
+    /// When it was committed.
+    pub committed_at: Timestamp,
+}
+
+/// What a reset does in a partition: [`Broker::reset_group`](crate::Broker::reset_group).
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct GroupReset {
+    /// The partition.
+    pub partition: TopicPartition,
+    /// Where the group was, if it has been there.
+    pub from: Option<Cursor>,
+    /// Where it is now, or would be.
+    pub to: Cursor,
+}
