@@ -60,5 +60,6 @@ pub use log::{
 };
 pub use offset::{FilePosition, LogEpoch, Offset, OffsetRange};
 pub use recovery::{RecoveryOutcome, RecoveryReport, TornTail};
+pub use segment::{SegmentInspection, SegmentPart, SegmentParts};
 pub use time::{Clock, ManualClock, SystemClock, Timestamp};
 pub use topic::{ParseTopicIdError, PartitionId, PartitionIdentity, TopicId};

@@ -5,6 +5,7 @@
 //!   is read from its footer, or rebuilt by hopping over batch headers, at first use.
 
 mod create;
+mod inspect;
 mod list;
 mod open;
 mod walk;
@@ -16,6 +17,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use arc_swap::ArcSwapOption;
 
 pub(crate) use create::{NewSegment, file_name, parse_file_name};
+pub use inspect::{SegmentInspection, SegmentPart, SegmentParts};
 pub(crate) use list::SegmentList;
 pub(crate) use open::{OpenSegment, SegmentFault, read_footer, read_header};
 pub(crate) use walk::{BatchFault, BatchWalk, Step, WalkedBatch, first_nonzero};

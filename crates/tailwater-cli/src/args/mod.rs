@@ -1,0 +1,139 @@
+//! The arguments, and what `--help` says about them.
+
+mod consume;
+mod groups;
+mod produce;
+mod topic;
+mod values;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
+use tailwater_cli::time::{When, parse_duration, parse_when};
+
+pub(crate) use consume::ConsumeArgs;
+pub(crate) use groups::{GroupsCommand, TopicOrPartition};
+pub(crate) use produce::ProduceArgs;
+pub(crate) use topic::{AtOffset, TopicCommand};
+
+/// An embedded, durable message log: topics, records, consumers, on local files.
+///
+/// Data goes to standard output, everything else to standard error. Exit codes: 0 done, 1 failed, 2 wrong usage, 3 stored
+/// data is corrupt, 4 another process writes to the directory, 5 --timeout passed before --max.
+#[derive(Debug, Parser)]
+#[command(
+    name = "tailwater",
+    version,
+    max_term_width = 100,
+    disable_help_subcommand = true,
+    after_help = "Example:\n  echo 'two espressos' | tailwater --data ./shop produce orders"
+)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What every command takes.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Global options")]
+pub(crate) struct Global {
+    /// Directory that holds the topics
+    #[arg(
+        long,
+        value_name = "DIR",
+        env = "TAILWATER_DATA",
+        default_value = "./tailwater-data",
+        global = true
+    )]
+    pub(crate) data: PathBuf,
+    /// Print JSON instead of a table
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// How long to wait for another process that writes to the directory, such as 10s
+    #[arg(long, value_name = "DURATION", default_value = "0", value_parser = parse_duration, global = true)]
+    pub(crate) lock_timeout: Duration,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Create, list, describe, change and delete topics
+    Topic {
+        #[command(subcommand)]
+        command: TopicCommand,
+    },
+    Produce(ProduceArgs),
+    Consume(ConsumeArgs),
+    /// List, describe, create, reset and delete consumer groups
+    Groups {
+        #[command(subcommand)]
+        command: GroupsCommand,
+    },
+    Offsets(OffsetsArgs),
+    /// Show what is in the directory, and who writes to it
+    ///
+    /// Waits for nobody and recovers nothing, also while another process writes.
+    #[command(after_help = "Example:\n  tailwater info --json")]
+    Info,
+    Verify(VerifyArgs),
+    Dump(DumpArgs),
+    /// Print a completion script for a shell
+    #[command(
+        after_help = "Example:\n  tailwater completions bash > ~/.local/share/bash-completion/completions/tailwater"
+    )]
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+}
+
+/// Show where the partitions of a topic begin and end
+///
+/// Takes no lock and recovers nothing: beside another process that writes, and after a crash, the end is that of what is
+/// known to be durable.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  tailwater offsets orders --at 2026-11-22T18:30:00Z")]
+pub(crate) struct OffsetsArgs {
+    /// The topic
+    pub(crate) topic: String,
+    /// Show the first offset appended at or after this time too: RFC 3339, or 2h for two hours ago
+    #[arg(long, value_name = "TIME", value_parser = parse_when)]
+    pub(crate) at: Option<When>,
+}
+
+/// Read and check every byte, changing nothing
+///
+/// Takes no lock and never recovers. While another process writes, everything up to the durable offset is checked. Each
+/// damaged place is named on standard error, and the exit code is 3. A torn tail, as a crash leaves it, is no damage.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  tailwater verify orders")]
+pub(crate) struct VerifyArgs {
+    /// The topic [default: all, and Tailwater's own]
+    pub(crate) topic: Option<String>,
+}
+
+/// Show what a segment file holds, batch by batch, also when it is damaged
+///
+/// With --json each part is an object on a line of its own. The exit code is 3 if what is damaged was sealed, or was known
+/// to be durable when a later batch was written.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  tailwater dump tailwater-data/orders-0/00000000000000000000.log")]
+pub(crate) struct DumpArgs {
+    /// The file
+    pub(crate) file: PathBuf,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        Arguments::command().debug_assert();
+    }
+}

@@ -1,0 +1,32 @@
+//! The commands, one file each.
+
+mod completions;
+mod consume;
+mod dump;
+mod groups;
+mod info;
+mod offsets;
+mod produce;
+mod topic;
+mod verify;
+
+use crate::args::{Arguments, Command};
+use crate::directory::Directory;
+use crate::exit::Result;
+
+/// Runs the command that the arguments name.
+pub(crate) fn run(arguments: Arguments) -> Result<()> {
+    let directory = Directory { path: arguments.global.data, lock_timeout: arguments.global.lock_timeout };
+    let json = arguments.global.json;
+    match arguments.command {
+        Command::Topic { command } => topic::run(&directory, json, command),
+        Command::Produce(args) => produce::run(&directory, json, args),
+        Command::Consume(args) => consume::run(&directory, json, &args),
+        Command::Groups { command } => groups::run(&directory, json, command),
+        Command::Offsets(args) => offsets::run(&directory, json, &args),
+        Command::Info => info::run(&directory, json),
+        Command::Verify(args) => verify::run(&directory, json, &args),
+        Command::Dump(args) => dump::run(json, &args),
+        Command::Completions { shell } => completions::run(shell),
+    }
+}

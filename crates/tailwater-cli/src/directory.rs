@@ -1,0 +1,167 @@
+//! Getting at the data directory: for writing, for reading, or only looking.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tailwater::storage::{Disk, Storage, read_whole};
+use tailwater::{
+    Broker, BrokerOptions, Embedded, Error, PartitionId, RecoveryOutcome, RecoveryReport, TopicPartition,
+};
+use tailwater_log::format::decode_slots;
+
+use crate::exit::{Failure, Result, warn};
+
+/// How long to sleep before the lock is tried again.
+const LOCK_RETRY: Duration = Duration::from_millis(20);
+
+/// The directory of the log of the groups.
+pub(crate) const GROUPS_DIRECTORY: &str = "__groups-0";
+
+/// A checkpoint has two slots of 512 bytes; what is longer is none.
+const MAX_CHECKPOINT_BYTES: u64 = 64 * 1024;
+
+/// Where the data is, and how long to wait for it.
+#[derive(Clone, Debug)]
+pub(crate) struct Directory {
+    pub(crate) path: PathBuf,
+    pub(crate) lock_timeout: Duration,
+}
+
+/// Whether a missing directory is made.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Missing {
+    Create,
+    Fail,
+}
+
+impl Directory {
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Opens it for writing. Waits for another writer as long as was asked for.
+    pub(crate) fn open(&self, missing: Missing) -> Result<Broker> {
+        let options = BrokerOptions::new().create(missing == Missing::Create);
+        let deadline = Instant::now().checked_add(self.lock_timeout);
+        let broker = loop {
+            match options.open(&self.path) {
+                Err(Error::Locked(_)) if deadline.is_none_or(|deadline| Instant::now() < deadline) => {
+                    thread::sleep(LOCK_RETRY);
+                }
+                opened => break opened?,
+            }
+        };
+        for name in broker.stats().unknown_names {
+            let path = self.path.join(name);
+            warn(format_args!("{} is none of Tailwater's files, and was left alone", path.display()));
+        }
+        Ok(broker)
+    }
+
+    /// Attaches to it for reading topics for long, without keeping others from writing. Where a partition of `topics` was
+    /// not closed in order and nobody writes, it is recovered first: all that was acknowledged is there then.
+    pub(crate) fn read(&self, topics: &[String]) -> Result<Broker> {
+        let attached = self.attach()?;
+        let mut places = Vec::new();
+        for topic in topics {
+            // By the name as it was written when it was created: that of the directories.
+            let topic = attached.describe_topic(topic)?;
+            let numbers = (0..topic.partition_count).map(PartitionId::new);
+            places.extend(numbers.map(|number| TopicPartition::new(topic.name.as_str(), number)));
+        }
+        places.retain(|place| !self.is_clean(&place.to_string()));
+        if places.is_empty() {
+            return Ok(attached);
+        }
+        let Some(broker) = self.open_if_free()? else { return Ok(attached) };
+        for place in &places {
+            warn_of_recovery(place, &embedded(&broker)?.recovery_report(place)?);
+        }
+        close(&broker)?;
+        self.attach()
+    }
+
+    /// As it is now, for a moment: attached to if everything was closed in order or somebody writes, else opened, so that
+    /// what is used is recovered.
+    pub(crate) fn read_now(&self) -> Result<Broker> {
+        let attached = self.attach()?;
+        let mut is_clean = self.is_clean(GROUPS_DIRECTORY);
+        for topic in attached.topics()? {
+            let count = attached.describe_topic(&topic)?.partition_count;
+            is_clean &= (0..count).all(|number| self.is_clean(&format!("{topic}-{number}")));
+        }
+        if is_clean {
+            return Ok(attached);
+        }
+        Ok(self.open_if_free()?.unwrap_or(attached))
+    }
+
+    /// Opens it, unless somebody else writes to it or nobody may.
+    fn open_if_free(&self) -> Result<Option<Broker>> {
+        match BrokerOptions::new().create(false).open(&self.path) {
+            Err(Error::Locked(_) | Error::ReadOnlyDirectory { .. } | Error::NetworkFileSystem { .. }) => {
+                Ok(None)
+            }
+            opened => Ok(Some(opened?)),
+        }
+    }
+
+    /// Whether the checkpoint of a partition says that it was closed in order: both slots verify, and the newer one is
+    /// not dirty.
+    pub(crate) fn is_clean(&self, partition: &str) -> bool {
+        let storage: Arc<dyn Storage> = Arc::new(Disk);
+        let file = self.path.join(partition).join("checkpoint");
+        let bytes = read_whole(&storage, &file, MAX_CHECKPOINT_BYTES).ok().flatten().unwrap_or_default();
+        let slots = decode_slots(&bytes).ok();
+        slots.is_some_and(|slots| slots.all_verify && slots.newest.is_some_and(|newest| !newest.is_dirty))
+    }
+
+    /// Attaches to it: nothing is locked, recovered or written.
+    pub(crate) fn attach(&self) -> Result<Broker> {
+        Ok(Broker::attach_read_only(&self.path)?)
+    }
+}
+
+/// What a broker in a local directory can do beyond others.
+pub(crate) fn embedded(broker: &Broker) -> Result<&Embedded> {
+    broker.embedded().ok_or_else(|| Failure::failed("this is only possible with a local directory"))
+}
+
+/// Closes the broker; a failure comes before whatever the command itself has to say.
+pub(crate) fn close(broker: &Broker) -> Result<()> {
+    broker.close()?;
+    Ok(())
+}
+
+/// Says what a recovery did that somebody should know.
+pub(crate) fn warn_of_recovery(partition: &TopicPartition, report: &RecoveryReport) {
+    if let Some(tail) = &report.torn_tail {
+        let kept = match tail.quarantined.first() {
+            Some(file) => format!("kept in {}", file.display()),
+            None => "left where they are".to_owned(),
+        };
+        warn(format_args!(
+            "{partition} was not closed in order: {} bytes of unfinished appends behind offset {} were cut off ({kept})",
+            tail.size_bytes, report.log_end_offset
+        ));
+    } else if report.outcome == RecoveryOutcome::Recovered {
+        warn(format_args!(
+            "{partition} was not closed in order: it was recovered up to offset {}",
+            report.log_end_offset
+        ));
+    }
+    if report.was_checkpoint_rebuilt {
+        warn(format_args!("the checkpoint of {partition} was missing or damaged, and was made anew"));
+    }
+    for file in &report.damaged_header_copies {
+        warn(format_args!("one of the two header copies of {} is damaged", file.display()));
+    }
+    for name in &report.unknown_names {
+        warn(format_args!(
+            "{} in {partition} is none of Tailwater's files, and was left alone",
+            name.display()
+        ));
+    }
+}

@@ -1,0 +1,219 @@
+//! Wrong arguments and directories that cannot be used: each says what is wrong and has its exit code.
+
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod common;
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use common::{Data, damage, ran};
+
+#[test]
+fn wrong_usage_is_two() {
+    let data = Data::new();
+    data.ok(&["topic", "create", "orders"]);
+    data.fails(2, &["unrecognized subcommand 'frobnicate'"], &["frobnicate"]);
+    data.fails(2, &["\"a/b\" is no topic name", "letters, digits"], &["topic", "create", "a/b"]);
+    data.fails(2, &["it must be written as KEY=VALUE"], &["topic", "create", "x", "--set", "segment_bytes"]);
+    data.fails(
+        2,
+        &["there is no topic setting \"segment\""],
+        &["topic", "create", "x", "--set", "segment=1"],
+    );
+    let parts = ["segment_bytes cannot be \"1GiB\"", "whole number of bytes"];
+    data.fails(2, &parts, &["topic", "create", "x", "--set", "segment_bytes=1GiB"]);
+    let parts = ["segment_bytes is 17; it must be from 4096 to 2147483648 bytes"];
+    data.fails(2, &parts, &["topic", "create", "x", "--set", "segment_bytes=17"]);
+    data.fails(2, &["from 1 to 100000"], &["topic", "create", "x", "--partitions", "0"]);
+    data.fails(2, &["a partition is written as TOPIC:NUMBER"], &["topic", "truncate", "orders", "1"]);
+    data.fails(2, &["an offset is a whole number"], &["topic", "truncate", "orders:0", "-1"]);
+    data.fails(2, &["a duration has a unit"], &["--lock-timeout", "10", "topic", "list"]);
+    data.fails(2, &["a time is 2026-11-22T18:30:00Z"], &["offsets", "orders", "--at", "yesterday"]);
+    data.fails(2, &["it cannot be empty"], &["produce", "orders", "--delimiter", ""]);
+    data.fails(2, &["there is no escape `\\q`"], &["produce", "orders", "--delimiter", "\\q"]);
+    data.fails(2, &["cannot be used with"], &["produce", "orders", "-0", "--delimiter", "x"]);
+    data.fails(2, &["cannot be used with"], &["produce", "orders", "--json", "--key", "x"]);
+    data.fails(2, &["--json excludes"], &["--json", "produce", "orders", "--key", "x"]);
+    data.fails(
+        2,
+        &["possible values: buffered, written, durable"],
+        &["produce", "orders", "--durability", "x"],
+    );
+    // None of this created anything.
+    assert_eq!(data.ok(&["topic", "list"]).lines().count(), 2);
+}
+
+#[test]
+fn what_is_not_there_is_named() {
+    let data = Data::new();
+    for command in
+        [&["topic", "list"][..], &["offsets", "orders"], &["info"], &["verify"], &["topic", "delete", "x"]]
+    {
+        data.fails(1, &["there is no directory ", "check --data"], command);
+        assert!(!data.path().exists(), "{command:?} made the directory");
+    }
+    data.ok(&["topic", "create", "orders"]);
+    for command in [
+        &["offsets", "mails"][..],
+        &["verify", "mails"],
+        &["topic", "describe", "mails"],
+        &["topic", "alter", "mails", "--partitions", "2"],
+        &["topic", "delete", "mails"],
+        &["topic", "truncate", "mails:0", "0"],
+        &["topic", "delete-records", "mails:0", "0"],
+    ] {
+        data.fails(1, &["there is no topic mails"], command);
+    }
+    data.fails(1, &["topic orders exists already"], &["topic", "create", "ORDERS"]);
+    data.fails(1, &["cannot open", "missing.log"], &["dump", "missing.log"]);
+}
+
+#[test]
+fn tailwaters_own_topics_are_out_of_reach() {
+    let data = Data::new();
+    data.ok(&["topic", "create", "orders"]);
+    data.fails(2, &["reserved"], &["topic", "create", "__groups"]);
+    data.fails(2, &["reserved"], &["produce", "__groups"]);
+    data.fails(1, &["there is no topic __groups"], &["topic", "delete", "__groups"]);
+}
+
+#[test]
+fn a_directory_of_other_things_is_left_alone() {
+    let data = Data::new();
+    fs::create_dir(data.path()).unwrap();
+    fs::write(data.path().join("letter.txt"), "dear").unwrap();
+    for command in
+        [&["topic", "create", "orders"][..], &["topic", "list"], &["verify"], &["produce", "orders"]]
+    {
+        data.fails(1, &["is not a Tailwater directory", "it holds other files"], command);
+    }
+    let names: Vec<_> = fs::read_dir(data.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(names, ["letter.txt"]);
+    fs::remove_file(data.path().join("letter.txt")).unwrap();
+    data.fails(1, &["is not a Tailwater directory: it is empty"], &["topic", "list"]);
+    fs::remove_dir(data.path()).unwrap();
+    fs::write(data.path(), "a file").unwrap();
+    data.fails(1, &["is not a Tailwater directory: it is a file"], &["topic", "create", "orders"]);
+}
+
+#[test]
+fn a_foreign_name_in_the_directory_is_a_warning() {
+    let data = Data::new();
+    data.ok(&["topic", "create", "orders"]);
+    fs::write(data.path().join("letter.txt"), "dear").unwrap();
+    fs::write(data.path().join("orders-0").join("note"), "to self").unwrap();
+    let ran = data.run_with(&["produce", "orders", "--acks"], b"a\n");
+    assert_eq!((ran.code, ran.stdout.as_str()), (0, "0\t0\n"));
+    let mut warnings = ran.stderr.lines();
+    let warning = warnings.next().unwrap();
+    assert!(
+        warning.starts_with("warning: ")
+            && warning.ends_with("letter.txt is none of Tailwater's files, and was left alone")
+    );
+    assert_eq!(
+        warnings.next(),
+        Some("warning: note in orders-0 is none of Tailwater's files, and was left alone")
+    );
+    assert!(data.path().join("letter.txt").exists());
+}
+
+#[test]
+fn a_newer_format_says_so_and_nothing_is_touched() {
+    let data = Data::new();
+    data.ok_with(&["produce", "orders"], b"a\n");
+    let segment = data.segment("orders-0");
+    let mut bytes = fs::read(&segment).unwrap();
+    // The version of both header copies, and their checksums (`docs/format.md`, section "Segment header").
+    for at in [0, 512] {
+        bytes[at + 8] = 2;
+        let mut hasher = crc32fast::Hasher::new();
+        hasher.update(&bytes[at..at + 36]);
+        hasher.update(&bytes[at + 40..at + 64]);
+        bytes[at + 36..at + 40].copy_from_slice(&hasher.finalize().to_le_bytes());
+    }
+    fs::write(&segment, &bytes).unwrap();
+    let parts = ["needs format version 2", "reads format versions up to 1", "use a newer tailwater"];
+    data.fails(1, &parts, &["verify"]);
+    data.fails(1, &parts, &["offsets", "orders"]);
+    data.fails(1, &parts, &["dump", segment.to_str().unwrap()]);
+    data.fails_with(1, &parts, &["produce", "orders"], b"b\n");
+    assert_eq!(fs::read(&segment).unwrap(), bytes);
+}
+
+#[test]
+fn a_damaged_or_missing_catalog_is_corruption() {
+    let data = Data::new();
+    data.ok_with(&["produce", "orders"], b"a\n");
+    damage(&data.path().join("catalog"), 30);
+    for command in [&["topic", "list"][..], &["verify"], &["produce", "orders"], &["topic", "create", "x"]] {
+        data.fails(3, &["catalog", "is damaged", "checksum"], command);
+    }
+    fs::remove_file(data.path().join("catalog")).unwrap();
+    for command in [&["topic", "list"][..], &["verify"], &["produce", "orders"], &["topic", "create", "x"]] {
+        data.fails(3, &["holds partitions and no catalog file"], command);
+    }
+}
+
+#[test]
+fn a_directory_that_cannot_be_written_to_can_be_read() {
+    let data = Data::new();
+    data.ok_with(&["produce", "orders"], b"a\n");
+    let Some(unprivileged) = unprivileged(data.path().parent().unwrap()) else {
+        println!("skipped: run by root, and setpriv cannot give the rights up");
+        return;
+    };
+    let run = |arguments: &[&str]| {
+        let program = assert_cmd::cargo::cargo_bin!("tailwater");
+        let (first, rest) = match unprivileged.split_first() {
+            Some((first, rest)) => (first.as_str(), rest),
+            None => (program.to_str().unwrap(), &[][..]),
+        };
+        let mut command = assert_cmd::Command::new(first);
+        if !unprivileged.is_empty() {
+            command.args(rest).arg(program);
+        }
+        ran(command.env_remove("TAILWATER_DATA").arg("--data").arg(data.path()).args(arguments))
+    };
+    let set_mode = |mode: u32| {
+        for entry in fs::read_dir(data.path()).unwrap() {
+            let path = entry.unwrap().path();
+            let mode = if path.is_dir() { mode } else { mode & 0o666 };
+            fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+        }
+        fs::set_permissions(data.path(), fs::Permissions::from_mode(mode)).unwrap();
+    };
+    set_mode(0o555);
+    for command in [&["topic", "create", "mails"][..], &["produce", "orders"], &["topic", "delete", "orders"]]
+    {
+        let ran = run(command);
+        assert_eq!(ran.code, 1, "{ran:?}");
+        assert!(
+            ran.stderr.contains("cannot be written to") && ran.stderr.contains("make it writable"),
+            "{ran:?}"
+        );
+    }
+    for command in [&["topic", "list"][..], &["offsets", "orders"], &["info"], &["verify"]] {
+        let ran = run(command);
+        assert_eq!((ran.code, ran.stderr.as_str()), (0, ""), "{command:?}");
+    }
+    set_mode(0o755);
+}
+
+/// What to put before a command so that it respects permissions: nothing, unless the tests are run by root. `None` if
+/// that cannot be had.
+fn unprivileged(directory: &Path) -> Option<Vec<String>> {
+    let probe = directory.join("probe");
+    fs::write(&probe, "x").unwrap();
+    fs::set_permissions(&probe, fs::Permissions::from_mode(0o000)).unwrap();
+    if fs::read(&probe).is_err() {
+        return Some(Vec::new());
+    }
+    fs::set_permissions(directory, fs::Permissions::from_mode(0o755)).unwrap();
+    let words = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"].map(str::to_owned).to_vec();
+    let program = assert_cmd::cargo::cargo_bin!("tailwater");
+    let tried =
+        std::process::Command::new(&words[0]).args(&words[1..]).arg(program).arg("--version").output();
+    tried.is_ok_and(|output| output.status.success()).then_some(words)
+}

@@ -1,0 +1,107 @@
+//! Following: what is produced meanwhile is printed, signals end it in order, and time-outs are told.
+
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod common;
+
+use std::io::{BufRead, BufReader, Read};
+use std::process::Child;
+use std::time::{Duration, Instant};
+
+use common::Data;
+
+fn signal(child: &Child, name: &str) {
+    let id = child.id().to_string();
+    assert!(std::process::Command::new("kill").args(["-s", name, &id]).status().unwrap().success());
+}
+
+#[test]
+fn what_another_process_produces_is_printed_until_a_signal() {
+    for name in ["INT", "TERM"] {
+        let data = Data::new();
+        data.ok_with(&["produce", "orders"], b"0\n");
+        let mut child = data.start(&["consume", "orders", "--follow"]);
+        let mut lines = BufReader::new(child.stdout.take().unwrap());
+        for n in 0..3 {
+            let mut line = String::new();
+            lines.read_line(&mut line).unwrap();
+            assert_eq!(line, format!("{n}\n"));
+            // The reader holds no lock.
+            data.ok_with(&["produce", "orders"], format!("{}\n", n + 1).as_bytes());
+        }
+        let mut line = String::new();
+        lines.read_line(&mut line).unwrap();
+        signal(&child, name);
+        let mut rest = String::new();
+        lines.read_to_string(&mut rest).unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert_eq!((output.status.code(), output.stderr.as_slice(), rest.as_str()), (Some(0), &b""[..], ""));
+    }
+}
+
+#[test]
+fn a_group_that_a_signal_ends_has_committed_what_it_printed() {
+    let data = Data::new();
+    data.ok_with(&["produce", "orders"], b"0\n1\n");
+    let mut child = data.start(&["consume", "orders", "--group", "billing", "--follow"]);
+    let mut lines = BufReader::new(child.stdout.take().unwrap());
+    for n in 0..2 {
+        let mut line = String::new();
+        lines.read_line(&mut line).unwrap();
+        assert_eq!(line, format!("{n}\n"));
+    }
+    signal(&child, "TERM");
+    assert!(child.wait().unwrap().success());
+    data.ok_with(&["produce", "orders"], b"2\n");
+    assert_eq!(data.ok(&["consume", "orders", "--group", "billing"]), "2\n");
+}
+
+#[test]
+fn a_time_out_before_enough_records_is_five() {
+    let data = Data::new();
+    data.ok_with(&["produce", "orders"], b"0\n1\n");
+    let start = Instant::now();
+    let ran = data.run(&["consume", "orders", "--max", "3", "--timeout", "300ms"]);
+    assert!(start.elapsed() >= Duration::from_millis(300));
+    assert_eq!((ran.code, ran.stdout.as_str()), (5, "0\n1\n"), "{ran:?}");
+    assert_eq!(ran.stderr, "error: --timeout passed when 2 of 3 records had been printed\n");
+    assert_eq!(data.ok(&["consume", "orders", "--max", "2", "--timeout", "1m"]), "0\n1\n");
+    // Without a number it is only an end.
+    assert_eq!(data.ok(&["consume", "orders", "--follow", "--timeout", "300ms"]), "0\n1\n");
+    assert_eq!(data.ok(&["consume", "orders", "--timeout", "1m"]), "0\n1\n");
+    // Records that come in time are enough.
+    let waiting = data.start(&["consume", "orders", "--max", "3", "--timeout", "1m"]);
+    data.ok_with(&["produce", "orders"], b"2\n");
+    let output = waiting.wait_with_output().unwrap();
+    assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(0), &b"0\n1\n2\n"[..]));
+}
+
+#[test]
+fn a_topic_that_is_deleted_ends_following() {
+    let data = Data::new();
+    data.ok_with(&["produce", "orders"], b"0\n");
+    let mut child = data.start(&["consume", "orders", "--follow"]);
+    let mut lines = BufReader::new(child.stdout.take().unwrap());
+    let mut line = String::new();
+    lines.read_line(&mut line).unwrap();
+    data.ok(&["topic", "delete", "orders"]);
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(stderr.contains("error: ") && stderr.contains("orders"), "{stderr}");
+}
+
+#[test]
+fn what_a_closed_standard_output_did_not_take_is_not_committed() {
+    let data = Data::new();
+    // The first poll's records are more than a pipe holds.
+    let lines: String = (0..10_000).map(|n| format!("{n} {}\n", "x".repeat(100))).collect();
+    data.ok_with(&["produce", "orders"], lines.as_bytes());
+    let mut child = data.start(&["consume", "orders", "--group", "billing"]);
+    let mut line = String::new();
+    BufReader::with_capacity(16, child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!((output.status.code(), output.stderr.as_slice()), (Some(0), &b""[..]));
+    assert!(line.starts_with("0 "));
+    assert_eq!(data.ok(&["consume", "orders", "--group", "billing", "--max", "1"]), line);
+}
