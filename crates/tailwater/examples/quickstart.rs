@@ -65,7 +65,7 @@ fn read_lines(mut input: impl Read) -> Outcome<Vec<Vec<u8>>> {
 fn run(lines: &[Vec<u8>]) -> Outcome<bool> {
     let temporary = tempfile::tempdir()?;
     let data = temporary.path().join("data");
-    println!("{} lines, into {}", lines.len(), data.display());
+    println!("{} line(s), into {}", lines.len(), data.display());
 
     let acknowledged = publish_and_kill(&data, lines)?;
 
@@ -76,7 +76,7 @@ fn run(lines: &[Vec<u8>]) -> Outcome<bool> {
     let report = embedded.recovery_report(&place)?;
     let survived = usize::try_from(report.log_end_offset.get())?;
     println!(
-        "reopened in {:.1} ms: {survived} lines are there, {acknowledged} had been acknowledged",
+        "reopened in {:.1} ms: {survived} line(s) are there, {acknowledged} had been acknowledged",
         1000.0 * started.elapsed().as_secs_f64()
     );
     if survived < acknowledged {
@@ -94,7 +94,7 @@ fn run(lines: &[Vec<u8>]) -> Outcome<bool> {
     // Read and not committed: to be read again after the reopening.
     is_right &= search.read_to(lines, survived)?;
     println!(
-        "archive read and committed {survived} lines; search read as many and committed {}",
+        "archive read and committed {survived}; search read as many and committed {}",
         search.committed
     );
     drop((archive, search));
@@ -274,5 +274,5 @@ impl Subscriber {
 fn report_rate(what: &str, lines: usize, elapsed: Duration) {
     #[allow(clippy::cast_precision_loss, reason = "a rate to look at")]
     let rate = lines as f64 / elapsed.as_secs_f64().max(1e-9);
-    println!("{what}: {lines} lines in {:.1} ms, {rate:.0} lines/s", 1000.0 * elapsed.as_secs_f64());
+    println!("{what}: {lines} line(s) in {:.1} ms, {rate:.0} lines/s", 1000.0 * elapsed.as_secs_f64());
 }

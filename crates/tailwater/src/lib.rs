@@ -1,6 +1,7 @@
 //! An embedded, durable message log with topics: what SQLite is to a database server, Tailwater is to a message broker.
 //!
-//! A program links it in, opens a directory, and publishes messages to topics. There is nothing to deploy.
+//! A program links it in, opens a directory, and publishes messages to topics. Any number of subscribers read them, now or
+//! later, each at its own position. There is nothing to deploy.
 //!
 //! # Publish
 //!
@@ -45,6 +46,70 @@
 //! ```
 //!
 //! In a task the same receipts are awaited: `orders.send_async(b"order").await?.await?`. No particular runtime is needed.
+//!
+//! # Subscribe
+//!
+//! A [`Consumer`] reads topics for a group. The group remembers how far it came; what was not committed is read again.
+//!
+//! ```
+//! use std::time::Duration;
+//! use tailwater::{Broker, TopicConfig};
+//!
+//! # let directory = tempfile::tempdir().unwrap();
+//! # let directory = directory.path().join("data");
+//! let broker = Broker::open(&directory)?;
+//! broker.create_topic("orders", &TopicConfig::new())?;
+//! broker.producer("orders")?.publish("an espresso")?;
+//!
+//! let mut billing = broker.consumer("billing").subscribe(&["orders"])?;
+//! for record in billing.poll(Duration::from_secs(10))?.iter() {
+//!     assert_eq!(record.value(), Some(&b"an espresso"[..]));
+//! }
+//! billing.commit().wait()?;
+//! broker.producer("orders")?.publish("the bill")?;
+//! drop((billing, broker));
+//!
+//! // Tomorrow, or after a crash: the group goes on where it committed.
+//! let broker = Broker::open(&directory)?;
+//! let mut billing = broker.consumer("billing").subscribe(&["orders"])?;
+//! let records = billing.poll(Duration::from_secs(10))?;
+//! assert_eq!(records.iter().next().and_then(|record| record.value()), Some(&b"the bill"[..]));
+//! # Ok::<(), tailwater::Error>(())
+//! ```
+//!
+//! A loop polls, works, commits. It ends when another thread [interrupts](Interrupter) it or the broker is closed:
+//!
+//! ```
+//! # use std::time::Duration;
+//! # use tailwater::{Broker, Error, TopicConfig};
+//! # let broker = Broker::in_memory()?;
+//! # broker.create_topic("orders", &TopicConfig::new())?;
+//! # broker.producer("orders")?.publish("an espresso")?;
+//! # let mut billing = broker.consumer("billing").subscribe(&["orders"])?;
+//! # let interrupter = billing.interrupter();
+//! # let mut work = |_: &[u8]| interrupter.interrupt();
+//! loop {
+//!     let records = match billing.poll(Duration::MAX) {
+//!         Ok(records) => records,
+//!         Err(Error::Interrupted | Error::Closed) => break,
+//!         Err(error) => return Err(error),
+//!     };
+//!     for event in records.events() {
+//!         // Records that were removed before they were read, a topic that was deleted: told once.
+//!         eprintln!("{event:?}");
+//!     }
+//!     for record in records.iter() {
+//!         work(record.value().unwrap_or_default());
+//!     }
+//!     // One sync for all of them. To commit record by record: `commit_to(&[record.next_cursor()])`.
+//!     billing.commit().wait()?;
+//! }
+//! # Ok::<(), tailwater::Error>(())
+//! ```
+//!
+//! [`Broker::reader`] reads without a group: it starts where it is told and remembers nothing. A program that keeps what it
+//! does in a database of its own keeps a [`Cursor`] there, as one string, and [seeks](Consumer::seek) to it. Other
+//! processes read beside the one that writes: [`Broker::attach_read_only`].
 //!
 //! # Choose what an acknowledgement means
 //!
