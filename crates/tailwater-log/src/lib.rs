@@ -59,7 +59,7 @@ pub use log::{
     LogStats, MaintenanceReport, NewRecord, OpaqueBatch, Receipt, Record, Signal, VerifyReport, WhenFull,
 };
 pub use offset::{FilePosition, LogEpoch, Offset, OffsetRange};
-pub use recovery::{RecoveryOutcome, RecoveryReport, TornTail};
+pub use recovery::{RecoveryOutcome, RecoveryReport, RepairReport, TornTail};
 pub use segment::{SegmentInspection, SegmentPart, SegmentParts};
 pub use time::{Clock, ManualClock, SystemClock, Timestamp};
 pub use topic::{ParseTopicIdError, PartitionId, PartitionIdentity, TopicId};

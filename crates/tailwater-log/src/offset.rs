@@ -80,6 +80,14 @@ impl OffsetRange {
     pub fn count(self) -> u64 {
         self.end.since(self.start)
     }
+
+    /// Adds `range` to `ranges`, as a part of the last one where it begins at its end.
+    pub(crate) fn push_joined(ranges: &mut Vec<Self>, range: Self) {
+        match ranges.last_mut() {
+            Some(last) if last.end == range.start => last.end = range.end,
+            _ => ranges.push(range),
+        }
+    }
 }
 
 impl fmt::Display for OffsetRange {

@@ -93,10 +93,7 @@ fn run(lines: &[Vec<u8>]) -> Outcome<bool> {
     search.commit()?;
     // Read and not committed: to be read again after the reopening.
     is_right &= search.read_to(lines, survived)?;
-    println!(
-        "archive read and committed {survived}; search read as many and committed {}",
-        search.committed
-    );
+    println!("archive read and committed {survived}; search read as many and committed {}", search.committed);
     drop((archive, search));
     broker.close()?;
 

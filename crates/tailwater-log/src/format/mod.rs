@@ -5,6 +5,7 @@
 
 mod batch;
 mod checkpoint;
+mod control;
 mod footer;
 mod record;
 mod segment_header;
@@ -16,6 +17,8 @@ pub use batch::{
     PRODUCER_EXTENSION_BYTES, ProducerExtension, aligned, check_body,
 };
 pub use checkpoint::{Checkpoint, SlotFault, Slots, decode_slots};
+pub use control::Control;
+pub(crate) use control::encode_lost_offsets;
 pub use footer::{
     EpochStart, Footer, FooterFault, INDEX_INTERVAL_BYTES, IndexEntry, ProducerState, SegmentSummary,
     TRAILER_BYTES, TimeBounds, Trailer,

@@ -7,7 +7,8 @@ use bytes::Bytes;
 use super::{FetchIsolation, FetchLimits, Inner};
 use crate::error::{CorruptionKind, UnsupportedFeature};
 use crate::format::{
-    self, BatchHeader, Codec, Header, HeaderFault, RecordIter, RecordView, SEGMENT_DATA_START, VERSION,
+    self, BatchHeader, Codec, Control, Header, HeaderFault, RecordIter, RecordView, SEGMENT_DATA_START,
+    VERSION,
 };
 use crate::segment::{BatchFault, BatchWalk, OpenSegment, Segment, SegmentList};
 use crate::storage::FileSlice;
@@ -17,6 +18,7 @@ use crate::{Error, FilePosition, LogEpoch, Offset, OffsetRange, Result, Timestam
 #[derive(Clone, Debug, Default)]
 pub struct Fetched {
     batches: Vec<FetchedBatch>,
+    lost: Option<OffsetRange>,
     record_count: usize,
     next_offset: Offset,
     hint: Option<FetchHint>,
@@ -39,6 +41,12 @@ impl Fetched {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.batches.is_empty()
+    }
+
+    /// Offsets before the first batch whose records a repair has taken out: what this fetch asked for begins in them.
+    #[must_use]
+    pub fn lost(&self) -> Option<OffsetRange> {
+        self.lost
     }
 
     /// The offset to fetch from next. It can move on even when there are no records, past batches that carry none.
@@ -340,7 +348,7 @@ impl Fetch<'_> {
             return Err(unsupported(segment, UnsupportedFeature::Attributes(attributes.bits())));
         }
         if attributes.is_control() {
-            return Ok(false);
+            return Ok(self.take_control(&header, &body));
         }
         let mut wanted = OffsetRange { start: self.from.max(header.base_offset), end: header.next_offset() };
         let room = (self.limits.max_records as usize).saturating_sub(self.out.record_count).max(1);
@@ -374,6 +382,22 @@ impl Fetch<'_> {
             self.out.hint = None;
         }
         Ok(is_clipped)
+    }
+}
+
+impl Fetch<'_> {
+    /// Notes what a control batch says. True if that is to be told by a fetch that begins there.
+    fn take_control(&mut self, header: &BatchHeader, body: &[u8]) -> bool {
+        if Control::decode(header, body) != Some(Control::LostOffsets) {
+            return false;
+        }
+        let is_next = self.out.lost.is_none_or(|lost| lost.end == header.base_offset);
+        if !self.out.batches.is_empty() || !is_next {
+            return true;
+        }
+        let start = self.out.lost.map_or(self.from.max(header.base_offset), |lost| lost.start);
+        self.out.lost = Some(OffsetRange { start, end: header.next_offset() });
+        false
     }
 }
 

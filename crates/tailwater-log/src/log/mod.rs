@@ -36,7 +36,7 @@ pub use types::{
 };
 pub use verify::VerifyReport;
 
-use crate::recovery::RecoveryReport;
+use crate::recovery::{RecoveryReport, RepairReport};
 use crate::storage::Storage;
 use crate::{
     Durability, Error, LogConfig, LogEpoch, Offset, OffsetRange, PartitionIdentity, Result, Timestamp,
@@ -113,6 +113,44 @@ impl Log {
         options: LogOptions,
     ) -> Result<Self> {
         Inner::attach(storage, directory, options).map(Self::from)
+    }
+
+    /// Makes a damaged log whole again, so that it can be opened and appended to. Nothing is deleted: what is damaged is
+    /// set aside in `quarantine/`, and what cannot be read any more is from then on a gap that readers are told of
+    /// ([`Fetched::lost`]). Changes nothing where [`Log::verify`] finds no damage. A repair that is interrupted is repeated.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::Locked`] while the log is open for writing.
+    /// - [`Error::Unsupported`] if a newer version wrote it; [`Error::Io`], [`Error::DiskFull`]: what was repaired by then
+    ///   stays repaired.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use tailwater_log::storage::{OpenMode, SimDisk, Storage};
+    /// use tailwater_log::*;
+    ///
+    /// let identity = PartitionIdentity { topic_id: TopicId::from_bytes([1; 16]), partition: PartitionId::ZERO };
+    /// let disk: Arc<dyn Storage> = Arc::new(SimDisk::new(1));
+    /// let log = Log::create(Arc::clone(&disk), "/orders-0".as_ref(), LogOptions::new(identity))?;
+    /// for order in ["an espresso", "a tea", "the bill"] {
+    ///     log.append(&[NewRecord::new(order.as_bytes())], None, WhenFull::Wait)?.wait()?;
+    /// }
+    /// log.close()?;
+    /// // A byte of the second record rots.
+    /// let file = disk.open_file("/orders-0/00000000000000000000.log".as_ref(), OpenMode::ReadWrite)?;
+    /// file.write_all_at(&[0xff], FilePosition::new(1024 + 88 + 72))?;
+    ///
+    /// let report = Log::repair(Arc::clone(&disk), "/orders-0".as_ref(), LogOptions::new(identity))?;
+    /// assert_eq!(report.lost, [OffsetRange { start: Offset::new(1), end: Offset::new(2) }]);
+    /// let log = Log::open(disk, "/orders-0".as_ref(), LogOptions::new(identity))?;
+    /// assert!(log.verify(&mut |_| {})?.damage.is_empty());
+    /// # Ok::<(), tailwater_log::Error>(())
+    /// ```
+    pub fn repair(storage: Arc<dyn Storage>, directory: &Path, options: LogOptions) -> Result<RepairReport> {
+        Inner::repair(storage, directory, options)
     }
 
     /// How the open found the directory.

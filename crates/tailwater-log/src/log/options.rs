@@ -14,7 +14,7 @@ use super::slot::Slot;
 use super::staging::{Staging, StagingPlace};
 use super::writer::Writer;
 use crate::format::{Checkpoint, SEGMENT_DATA_START, SegmentHeader};
-use crate::recovery::{self, OpenContext, Opened};
+use crate::recovery::{self, OpenContext, Opened, RepairReport};
 use crate::segment::{NewSegment, parse_file_name};
 use crate::storage::{DirectoryLock, Storage, create_directory_durably};
 use crate::{
@@ -89,6 +89,27 @@ impl Inner {
         let options = options.locked(&storage, directory)?;
         let opened = recovery::open(&options.context(&storage, directory))?;
         Ok(Self::new(storage, directory, options, opened, None))
+    }
+
+    pub(crate) fn repair(
+        storage: Arc<dyn Storage>,
+        directory: &Path,
+        options: LogOptions,
+    ) -> Result<RepairReport> {
+        options.config.validate()?;
+        let options = options.locked(&storage, directory)?;
+        let report = recovery::repair(&options.context(&storage, directory))?;
+        if report.damage.is_empty() {
+            return Ok(report);
+        }
+        // Recovery begins a new epoch, and verification tells whether anything was missed.
+        let log = Self::open(storage, directory, options)?;
+        let left = log.verify(&mut |_| {})?.damage;
+        log.close()?;
+        match left.into_iter().next() {
+            Some(damage) => Err(Error::Corrupt(Box::new(damage))),
+            None => Ok(report),
+        }
     }
 
     pub(crate) fn attach(storage: Arc<dyn Storage>, directory: &Path, options: LogOptions) -> Result<Self> {

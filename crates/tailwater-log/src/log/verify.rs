@@ -1,11 +1,10 @@
 //! Reads and checks everything, changing nothing.
 
 use super::Inner;
-use super::fetch::kind_of;
 use crate::error::{Corruption, CorruptionKind};
-use crate::format::{RecordIter, SEGMENT_DATA_START, SegmentSummary};
+use crate::format::{BatchHeader, Control};
 use crate::recovery::TornTail;
-use crate::segment::{BatchFault, BatchWalk, OpenSegment, SegmentFault, Step, first_nonzero, read_footer};
+use crate::segment::{Damage, OpenSegment, Piece, Pieces, SegmentFault, first_nonzero};
 use crate::storage::OpenMode;
 use crate::{Error, FilePosition, Offset, OffsetRange, Result};
 
@@ -23,6 +22,8 @@ pub struct VerifyReport {
     pub bytes: u64,
     /// Every damaged place, in the order of the offsets.
     pub damage: Vec<Corruption>,
+    /// Offsets whose records an earlier repair has taken out. They are no damage any more.
+    pub lost: Vec<OffsetRange>,
     /// Bytes behind the durable end: a crash's torn tail, or what a live writer has not synced.
     pub torn_tail: Option<TornTail>,
 }
@@ -92,63 +93,40 @@ struct SegmentCheck<'c> {
 impl SegmentCheck<'_> {
     fn run(&mut self, progress: &mut dyn FnMut(u64)) -> Result<()> {
         let base = self.segment.base;
-        let length = FilePosition::new(self.opened.file.length()?);
-        let footer = read_footer(&*self.opened.file, base, self.opened.header.salt)?;
-        let data_end = footer.as_ref().map_or(length, |(_, position)| *position);
-        let mut walk = BatchWalk::new(self.opened, SEGMENT_DATA_START, data_end);
-        let mut summary =
-            SegmentSummary { first_offset: base, next_offset: base, ..SegmentSummary::default() };
-        let mut offset = base;
-        let mut is_whole = true;
-        while offset < self.end {
-            let before = walk.position();
-            let fault = match walk.next(offset)? {
-                Step::Batch(batch) => {
-                    offset = batch.header.next_offset();
-                    self.report.batches += 1;
-                    self.check_records(&batch, &mut walk)?;
-                    summary.add_batch(&batch.header, batch.position);
-                    let read = walk.position().get() - before.get();
+        let mut pieces = Pieces::new(self.opened, base, self.end)?;
+        while let Some(piece) = pieces.next()? {
+            match piece {
+                Piece::Batch(batch) => {
+                    let read = pieces.position().get() - batch.position.get();
                     self.report.bytes += read;
                     progress(read);
-                    continue;
+                    self.note_batch(&batch.header, pieces.batch_bytes(&batch)?);
                 }
-                Step::Bad { fault, .. } => Some(fault),
-                Step::End => None,
-            };
-            is_whole = false;
-            let position = walk.position();
-            let kind = fault.as_ref().map_or(CorruptionKind::MissingBatch, kind_of_fault);
-            let mut next = None;
-            if let Some(fault) = &fault {
-                walk.skip(fault);
-                while let Some(batch) = walk.find()? {
-                    if batch.header.base_offset > offset {
-                        next = Some(batch).filter(|batch| batch.header.base_offset < self.end);
-                        break;
-                    }
+                Piece::Damage(Damage { position, offsets, kind, .. }) => {
+                    self.report.note(self.segment.corrupt_range(position, offsets, kind));
                 }
             }
-            let until = next.map_or(self.end, |batch| batch.header.base_offset);
-            let range = OffsetRange { start: offset, end: until };
-            self.report.note(self.segment.corrupt_range(position, range, kind));
-            let Some(batch) = next else { return Ok(()) };
-            self.report.batches += 1;
-            self.check_records(&batch, &mut walk)?;
-            offset = batch.header.next_offset();
         }
-        match footer {
-            Some((footer, position))
-                if is_whole && offset == footer.summary.next_offset && footer.summary != summary =>
-            {
-                let kind = CorruptionKind::MissingBatch;
-                let range = OffsetRange { start: base, end: base };
-                self.report.note(self.segment.corrupt_range(position, range, kind));
-            }
-            None if self.is_last => self.look_for_tail(walk.position(), length)?,
-            _ => {}
+        if let Some(position) = pieces.wrong_footer() {
+            let kind = CorruptionKind::MissingBatch;
+            let range = OffsetRange { start: base, end: base };
+            self.report.note(self.segment.corrupt_range(position, range, kind));
+        }
+        if self.is_last && !pieces.has_footer() {
+            self.look_for_tail(pieces.position(), pieces.data_end())?;
         }
         Ok(())
+    }
+
+    fn note_batch(&mut self, header: &BatchHeader, bytes: &[u8]) {
+        self.report.batches += 1;
+        if !header.attributes.is_control() {
+            self.report.records += u64::from(header.record_count);
+            return;
+        }
+        if Control::decode(header, &bytes[header.header_bytes()..]) == Some(Control::LostOffsets) {
+            OffsetRange::push_joined(&mut self.report.lost, header.offsets());
+        }
     }
 
     fn look_for_tail(&mut self, from: FilePosition, length: FilePosition) -> Result<()> {
@@ -163,43 +141,5 @@ impl SegmentCheck<'_> {
             });
         }
         Ok(())
-    }
-
-    fn check_records(&mut self, batch: &crate::segment::WalkedBatch, walk: &mut BatchWalk<'_>) -> Result<()> {
-        let attributes = batch.header.attributes;
-        if attributes.is_opaque()
-            || attributes.codec() != crate::format::Codec::None
-            || attributes.is_encrypted()
-        {
-            self.report.records += u64::from(batch.header.record_count);
-            return Ok(());
-        }
-        let header = batch.header;
-        let bytes = walk.batch_bytes(batch)?;
-        let mut malformed = None;
-        let mut count = 0;
-        for view in RecordIter::new(&header, &bytes[header.header_bytes()..]) {
-            match view {
-                Ok(_) => count += 1,
-                Err(fault) => malformed = Some(fault.index),
-            }
-        }
-        self.report.records += count;
-        if let Some(index) = malformed {
-            let kind = CorruptionKind::MalformedRecord { index };
-            self.report.note(self.segment.corrupt_range(batch.position, header.offsets(), kind));
-        }
-        Ok(())
-    }
-}
-
-fn kind_of_fault(fault: &BatchFault) -> CorruptionKind {
-    match fault {
-        BatchFault::Header(fault) => kind_of(fault),
-        BatchFault::Body { fault: Some(fault), .. } => {
-            CorruptionKind::ChecksumMismatch { stored: fault.stored, computed: fault.computed }
-        }
-        BatchFault::Body { fault: None, .. } => CorruptionKind::MissingBatch,
-        BatchFault::Offset { header } => CorruptionKind::UnexpectedOffset { found: header.base_offset },
     }
 }

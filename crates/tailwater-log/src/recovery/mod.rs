@@ -10,6 +10,7 @@
 mod attach;
 mod decide;
 mod rebuild;
+mod repair;
 mod report;
 mod scan;
 mod survey;
@@ -18,6 +19,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 pub(crate) use attach::{Attachment, attach};
+pub use repair::RepairReport;
+pub(crate) use repair::repair;
 pub use report::{RecoveryOutcome, RecoveryReport, TornTail};
 
 use crate::error::{Corruption, CorruptionKind};

@@ -11,10 +11,10 @@ use std::sync::Arc;
 use super::scan::Place;
 use super::survey::Survey;
 use super::{Facts, OpenContext, TornTail};
-use crate::format::{self, BatchPlace, Checkpoint, SEGMENT_DATA_START, SegmentHeader, SegmentSummary};
+use crate::format::{Checkpoint, SEGMENT_DATA_START, SegmentHeader, SegmentSummary};
 use crate::limits::MIB;
 use crate::log::{CheckpointFile, ScanPoint};
-use crate::segment::{BatchWalk, NewSegment, Segment, Step, file_name};
+use crate::segment::{BatchWalk, NewSegment, Segment, SegmentCopy, Step, file_name};
 use crate::storage::{EntryKind, FileHandle, create_temporary};
 use crate::{Error, FilePosition, Offset, Result};
 
@@ -206,9 +206,7 @@ fn fill_copy(
     start: Place,
 ) -> Result<Option<(SegmentSummary, FilePosition)>> {
     let end = facts.scan.end;
-    let mut summary = NewSegment::empty_summary(start.offset);
-    let mut buffer: Vec<u8> = Vec::new();
-    let mut position = SEGMENT_DATA_START;
+    let mut copy = SegmentCopy::new(new, start.offset);
     let mut place = start;
     while place.offset < end.offset {
         let live = &facts.live[place.index];
@@ -216,25 +214,12 @@ fn fill_copy(
         let mut walk = BatchWalk::new(&live.opened, place.position, until);
         while place.offset < live.end.min(end.offset) {
             let Step::Batch(batch) = walk.next(place.offset)? else { return Ok(None) };
-            let at = position.plus(buffer.len() as u64);
-            let written = buffer.len();
-            buffer.extend_from_slice(walk.batch_bytes(&batch)?);
-            let place_of_copy = BatchPlace { salt: new.header.salt, position: at };
-            // The log epoch and the durable mark stay what they were when the batch was appended.
-            batch.header.encode(place_of_copy, &mut buffer[written..]);
-            buffer.resize(buffer.len().next_multiple_of(format::ALIGNMENT_BYTES), 0);
-            summary.add_batch(&batch.header, at);
+            copy.add_batch(&batch, walk.batch_bytes(&batch)?)?;
             place.offset = batch.header.next_offset();
-            if buffer.len() >= COPY_BUFFER_BYTES {
-                new.file.write_all_at(&buffer, position)?;
-                position = position.plus(buffer.len() as u64);
-                buffer.clear();
-            }
         }
         place = Place { index: place.index + 1, position: SEGMENT_DATA_START, offset: place.offset };
     }
-    new.file.write_all_at(&buffer, position)?;
-    Ok(Some((summary, position.plus(buffer.len() as u64))))
+    copy.finish().map(Some)
 }
 
 /// Copies the bytes behind the end of the log to `quarantine/`. The flag is false if that failed: nothing may then be

@@ -242,7 +242,7 @@ impl Iterator for SegmentParts<'_> {
 }
 
 /// The first record of a verified batch that does not follow the format. Bodies that are not plain records are passed.
-fn malformed_record(header: &BatchHeader, batch: &[u8]) -> Option<u32> {
+pub(super) fn malformed_record(header: &BatchHeader, batch: &[u8]) -> Option<u32> {
     let attributes = header.attributes;
     if attributes.is_opaque() || attributes.codec() != Codec::None || attributes.is_encrypted() {
         return None;

@@ -4,10 +4,12 @@
 //! - The summary of the active segment grows with every write, before the written end is published. That of any other
 //!   is read from its footer, or rebuilt by hopping over batch headers, at first use.
 
+mod copy;
 mod create;
 mod inspect;
 mod list;
 mod open;
+mod pieces;
 mod walk;
 
 use std::path::{Path, PathBuf};
@@ -16,10 +18,12 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use arc_swap::ArcSwapOption;
 
+pub(crate) use copy::SegmentCopy;
 pub(crate) use create::{NewSegment, file_name, parse_file_name};
 pub use inspect::{SegmentInspection, SegmentPart, SegmentParts};
 pub(crate) use list::SegmentList;
 pub(crate) use open::{OpenSegment, SegmentFault, read_footer, read_header};
+pub(crate) use pieces::{Damage, Piece, Pieces};
 pub(crate) use walk::{BatchFault, BatchWalk, Step, WalkedBatch, first_nonzero};
 
 use crate::error::{Corruption, CorruptionKind};
