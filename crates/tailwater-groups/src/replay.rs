@@ -3,6 +3,8 @@
 //! - Entries are applied in the order of the log, whole batches at a time.
 //! - A log that does not begin at offset 0 is believed only if a rewrite has ended that began where it begins: anything
 //!   else has lost entries, or shows (to a reader beside a writer that recovers it) only a part of what there is.
+//! - A log that says that entries are lost, since it was repaired, is believed as far as it goes: a group whose latest
+//!   entries are lost is where the ones before them say.
 
 use tailwater_log::{
     Error as LogError, FetchHint, FetchIsolation, FetchLimits, Fetched, Log, LogEpoch, Offset,
@@ -28,6 +30,8 @@ pub(crate) struct Cursor {
     hint: Option<FetchHint>,
     /// Whether everything that was so at `start` has been read.
     is_whole: bool,
+    /// Whether a repair has taken entries out, so that what is left is all there is.
+    is_repaired: bool,
 }
 
 /// What came next.
@@ -42,7 +46,14 @@ pub(crate) enum News {
 impl Cursor {
     fn at_start_of(log: &Log) -> Self {
         let start = log.log_start_offset();
-        Self { start, next: start, epoch: log.epoch(), hint: None, is_whole: start == Offset::ZERO }
+        Self {
+            start,
+            next: start,
+            epoch: log.epoch(),
+            hint: None,
+            is_whole: start == Offset::ZERO,
+            is_repaired: false,
+        }
     }
 
     /// The offset to read, or to append, next.
@@ -70,6 +81,7 @@ impl Cursor {
 
     /// Applies what was read to `table`. After an error the cursor stands at the entry that caused it.
     pub(crate) fn apply(&mut self, fetched: &Fetched, table: &mut Table, durable: Offset) -> Result<()> {
+        self.is_repaired |= fetched.lost().is_some();
         for batch in fetched.batches() {
             if batch.header().attributes.is_opaque() {
                 let offset = batch.header().base_offset;
@@ -109,7 +121,9 @@ fn replay(log: &Log) -> Result<Option<(Cursor, Table)>> {
             News::None | News::StartOver => return Ok(None),
         }
     }
-    if !cursor.is_whole {
+    if cursor.is_repaired {
+        table.register_orphans();
+    } else if !cursor.is_whole {
         return Err(Error::IncompleteLog { log_start_offset: cursor.start });
     }
     if let Some(offset) = table.find_unregistered() {

@@ -6,7 +6,7 @@ use tailwater_log::{Offset, PartitionId, PartitionIdentity, TopicId};
 
 use crate::format::{Entry, Registration, StoredPosition};
 use crate::slot::Slot;
-use crate::{Committed, GroupId};
+use crate::{Committed, GroupId, GroupKind};
 
 /// A partition, in an order.
 pub(crate) type PartitionKey = (TopicId, PartitionId);
@@ -85,6 +85,16 @@ impl Table {
     pub(crate) fn find_unregistered(&self) -> Option<Offset> {
         let mut unregistered = self.groups.values().filter(|group| group.registration.is_none());
         unregistered.find_map(|group| group.positions().next()).map(|(_, committed)| committed.log_offset)
+    }
+
+    /// Registers the groups that have positions and no registration, since that was lost.
+    pub(crate) fn register_orphans(&mut self) {
+        for group in self.groups.values_mut().filter(|group| group.registration.is_none()) {
+            let first = group.positions().map(|(_, committed)| committed.committed_at).min();
+            group.registration =
+                first.map(|registered_at| Registration { kind: GroupKind::Consumer, registered_at });
+            self.live_entries += u64::from(group.registration.is_some());
+        }
     }
 
     /// Notes an entry that was appended at `log_offset`; below `durable` the log is durable.

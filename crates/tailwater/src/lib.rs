@@ -199,8 +199,8 @@ pub use tailwater_log::error::{
 pub use tailwater_log::format::Header;
 pub use tailwater_log::{
     Clock, Durability, FetchIsolation, LogEpoch, LogStats, ManualClock, Offset, OffsetRange, PartitionId,
-    PartitionIdentity, ReadMode, RecoveryOutcome, RecoveryReport, SystemClock, Timestamp, TopicId,
-    VerifyReport, storage,
+    PartitionIdentity, ReadMode, RecoveryOutcome, RecoveryReport, RepairReport, SystemClock, Timestamp,
+    TopicId, VerifyReport, storage,
 };
 pub use topic_config::TopicConfig;
 pub use topic_partition::{ParseTopicPartitionError, TopicPartition};

@@ -12,7 +12,7 @@ use super::decide::durable_mark;
 use super::rebuild::QUARANTINE_NAME;
 use super::scan::LiveSegment;
 use super::survey::{self, Survey};
-use super::{Facts, OpenContext, damage_of, gather};
+use super::{OpenContext, damage_of, gather};
 use crate::error::{Corruption, CorruptionKind};
 use crate::format::{Checkpoint, SEGMENT_DATA_START, SegmentHeader};
 use crate::log::CheckpointFile;
@@ -136,16 +136,26 @@ impl Repair<'_> {
         }
 
         // From here on nobody takes the log for one that was closed in order.
-        let log_start = facts.log_start.max(first);
-        self.write_checkpoint(survey, &facts, facts.log_start)?;
+        let base = facts.live[0].named.base;
+        let latest = survey.checkpoint.map(|found| found.newest.latest_append_time);
+        self.replace_checkpoint(Checkpoint {
+            identity: self.context.identity,
+            sequence: 0,
+            is_dirty: true,
+            epoch: facts.highest_epoch,
+            log_start: facts.log_start,
+            durable: facts.durable_mark,
+            scan_base: base,
+            scan_position: SEGMENT_DATA_START,
+            scan_offset: base,
+            latest_append_time: facts.scan.latest_append_time.max(latest).unwrap_or_default(),
+        })?;
         for segment in damaged {
             self.rewrite(segment)?;
         }
         self.set_aside(&files.unusable)?;
-        if log_start > facts.log_start {
-            self.write_checkpoint(survey, &facts, log_start)?;
-        }
-        Ok(())
+        let lost = OffsetRange { start: facts.log_start, end: first };
+        self.fill_front(lost, facts.live[0].opened.header)
     }
 
     /// Says of files that cannot be used up to where they reach, now that it is known.
@@ -189,41 +199,46 @@ impl Repair<'_> {
         self.report.damage.push(Corruption { file: file.to_owned(), position_bytes, offsets, kind });
     }
 
-    /// Puts a checkpoint in place that has the next open look at everything.
-    fn write_checkpoint(&self, survey: &Survey, facts: &Facts, log_start: Offset) -> Result<()> {
-        let base = facts.live[0].named.base;
-        let latest = survey.checkpoint.map(|found| found.newest.latest_append_time);
-        self.replace_checkpoint(Checkpoint {
-            identity: self.context.identity,
-            sequence: 0,
-            is_dirty: true,
-            epoch: facts.highest_epoch,
-            log_start,
-            durable: facts.durable_mark,
-            scan_base: base,
-            scan_position: SEGMENT_DATA_START,
-            scan_offset: base,
-            latest_append_time: facts.scan.latest_append_time.max(latest).unwrap_or_default(),
-        })
-    }
-
     fn replace_checkpoint(&self, checkpoint: Checkpoint) -> Result<()> {
         CheckpointFile::replace(self.context.storage, self.context.directory, checkpoint)?;
         self.context.storage.sync_directory(self.context.directory)
     }
 
-    /// Puts a segment in the place of a damaged one: its good batches, and what says which offsets are lost.
-    fn rewrite(&mut self, segment: &LiveSegment) -> Result<()> {
+    /// Makes a segment that says that `lost` is lost, in front of the segment with the header `next`.
+    fn fill_front(&mut self, lost: OffsetRange, next: SegmentHeader) -> Result<()> {
+        if lost.start >= lost.end {
+            return Ok(());
+        }
+        let header = SegmentHeader { salt: self.context.storage.random(), ..next };
+        self.write_segment(lost.start, header, |_, new| {
+            let mut copy = SegmentCopy::new(new, lost.start);
+            // Times and epochs never decrease, and what follows may have any.
+            copy.add_lost(lost, Timestamp::from_millis(i64::MIN), LogEpoch::FIRST)?;
+            copy.finish().map(drop)
+        })
+    }
+
+    /// Makes the segment at `base`: filled, synced, renamed into place, durable.
+    fn write_segment(
+        &mut self,
+        base: Offset,
+        header: SegmentHeader,
+        fill: impl FnOnce(&mut Self, &NewSegment) -> Result<()>,
+    ) -> Result<()> {
         let context = self.context;
-        let header = SegmentHeader { salt: context.storage.random(), ..segment.opened.header };
         let temporary = context.directory.join(TEMPORARY_NAME);
         let new = NewSegment::create(context.storage, &temporary, header, None)?;
-        let committed = self
-            .fill(segment, &new)
+        let committed = fill(self, &new)
             .and_then(|()| new.sync())
-            .and_then(|()| new.publish(context.storage, context.directory, segment.named.base))
+            .and_then(|()| new.publish(context.storage, context.directory, base))
             .and_then(|()| context.storage.sync_directory(context.directory));
-        committed.map_err(|error| new.discard(context.storage, error))?;
+        committed.map_err(|error| new.discard(context.storage, error))
+    }
+
+    /// Puts a segment in the place of a damaged one: its good batches, and what says which offsets are lost.
+    fn rewrite(&mut self, segment: &LiveSegment) -> Result<()> {
+        let header = SegmentHeader { salt: self.context.storage.random(), ..segment.opened.header };
+        self.write_segment(segment.named.base, header, |repair, new| repair.fill(segment, new))?;
         self.report.rewritten.push(segment.segment.path().to_owned());
         Ok(())
     }
@@ -348,7 +363,7 @@ impl Repair<'_> {
             sequence: 0,
             is_dirty: true,
             epoch,
-            log_start: base,
+            log_start: lost.start,
             durable: base,
             scan_base: base,
             scan_position: SEGMENT_DATA_START,
@@ -362,13 +377,9 @@ impl Repair<'_> {
             salt: context.storage.random(),
             created: context.clock.now(),
         };
-        let new = NewSegment::create(context.storage, &context.directory.join(TEMPORARY_NAME), header, None)?;
-        let committed = new
-            .sync()
-            .and_then(|()| new.publish(context.storage, context.directory, base))
-            .and_then(|()| context.storage.sync_directory(context.directory));
-        committed.map_err(|error| new.discard(context.storage, error))?;
+        self.write_segment(base, header, |_, _| Ok(()))?;
         self.set_aside(unusable)?;
-        self.replace_checkpoint(checkpoint)
+        self.replace_checkpoint(checkpoint)?;
+        self.fill_front(lost, header)
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use tailwater_log::{
-    Durability, LogStats, NewRecord, Offset, RecoveryReport, Timestamp, VerifyReport, WhenFull,
+    Durability, LogStats, NewRecord, Offset, RecoveryReport, RepairReport, Timestamp, VerifyReport, WhenFull,
 };
 
 use super::inner::Inner;
@@ -114,6 +114,21 @@ impl Embedded {
     /// Those of the disk. Damage is no error but in the report.
     pub fn verify(&self, partition: &TopicPartition, progress: &mut dyn FnMut(u64)) -> Result<VerifyReport> {
         self.on_log(partition, |log| log.verify(progress))
+    }
+
+    /// Makes a damaged partition whole again. Nothing is deleted: what is damaged is set aside in the partition's
+    /// `quarantine/`, and what cannot be read any more is a gap from then on, which consumers are told of
+    /// ([`Event::Gap`](crate::Event::Gap)). The partition is closed for it and opened again at its next use; what was
+    /// being appended meanwhile answers [`Error::Closed`](crate::Error::Closed). Changes nothing where
+    /// [`verify`](Embedded::verify) finds no damage. `__groups-0`, where groups keep their positions, is repaired likewise:
+    /// groups whose latest commits are lost go on where an earlier one was.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::ReadOnly`](crate::Error::ReadOnly) for a broker that is attached;
+    /// [`Error::Unsupported`](crate::Error::Unsupported) if a newer version wrote the partition; those of the disk. What was repaired by then stays repaired, and a repair can be repeated.
+    pub fn repair(&self, partition: &TopicPartition) -> Result<RepairReport> {
+        self.inner.repair(partition)
     }
 
     /// The first visible offset that was appended at or after `time`, or `None` if there is none.

@@ -3,7 +3,7 @@
 use std::sync::{Arc, PoisonError};
 
 use tailwater_groups::{Commit, GroupId, GroupStore, Position};
-use tailwater_log::{FetchIsolation, PartitionId, PartitionIdentity, TopicId};
+use tailwater_log::{FetchIsolation, PartitionId, PartitionIdentity, RepairReport, TopicId};
 
 use super::directory::GROUPS_TOPIC;
 use super::group_description::{GroupDescription, GroupListing, GroupPosition, GroupReset};
@@ -77,6 +77,22 @@ impl Inner {
             opened.forget_topics(|id| self.topic_by_id(id).is_none());
         }
         Ok(Arc::clone(groups.insert(Arc::new(opened))))
+    }
+
+    /// Repairs a partition, Tailwater's own too.
+    pub(super) fn repair(&self, place: &TopicPartition) -> Result<RepairReport> {
+        self.check_writable()?;
+        if &*place.topic != GROUPS_TOPIC {
+            let topic = self.topic(&place.topic)?;
+            return topic.repair(&topic.partition(place.partition)?);
+        }
+        // Nobody reads the positions while they are repaired, and whoever comes later reads what is left of them.
+        let mut groups = self.groups.lock().unwrap_or_else(PoisonError::into_inner);
+        let topic = self.topic_set().by_name(GROUPS_TOPIC).cloned();
+        let topic = topic.ok_or_else(|| Error::UnknownTopic { topic: GROUPS_TOPIC.into() })?;
+        let repaired = topic.repair(&topic.partition(place.partition)?)?;
+        *groups = None;
+        Ok(repaired)
     }
 
     /// Drops the positions in a topic that was deleted.

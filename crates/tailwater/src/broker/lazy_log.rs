@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use arc_swap::ArcSwapOption;
 use tailwater_log::storage::{DirectoryLock, Storage};
-use tailwater_log::{Clock, Log, LogConfig, LogOptions, PartitionIdentity};
+use tailwater_log::{Clock, Log, LogConfig, LogOptions, PartitionIdentity, RepairReport};
 
 use crate::maintenance::WorkQueues;
 use crate::{Error, Result, TopicPartition};
@@ -126,13 +126,8 @@ impl LazyLog {
         if opener.is_closed() {
             return Err(Error::Closed);
         }
-        let directory = opener
-            .directory
-            .join(crate::catalog::name::partition_directory(&self.place.topic, self.place.partition));
-        let mut options = LogOptions::new(self.identity);
-        options.config = config()?;
-        options.clock = Arc::clone(&opener.clock);
-        options.lock = opener.lock();
+        let directory = self.directory(opener);
+        let options = self.options(opener, config()?);
         let storage = Arc::clone(&opener.storage);
         let opened = if opener.is_read_only {
             Log::attach_read_only(storage, &directory, options)
@@ -148,6 +143,35 @@ impl LazyLog {
         Ok(log)
     }
 
+    fn directory(&self, opener: &Opener) -> PathBuf {
+        let name = crate::catalog::name::partition_directory(&self.place.topic, self.place.partition);
+        opener.directory.join(name)
+    }
+
+    fn options(&self, opener: &Opener, config: LogConfig) -> LogOptions {
+        let mut options = LogOptions::new(self.identity);
+        options.config = config;
+        options.clock = Arc::clone(&opener.clock);
+        options.lock = opener.lock();
+        options
+    }
+
+    /// Closes the log, repairs it, and has the next use open it again.
+    pub(crate) fn repair(&self, opener: &Opener, config: LogConfig) -> Result<RepairReport> {
+        let _opening = self.opening();
+        if opener.is_closed() {
+            return Err(Error::Closed);
+        }
+        if let Some(log) = self.opened() {
+            // One that has failed says so again here; what it left is what is repaired.
+            let _ = log.close();
+            self.exchange();
+        }
+        let storage = Arc::clone(&opener.storage);
+        let repaired = Log::repair(storage, &self.directory(opener), self.options(opener, config));
+        repaired.map_err(|error| Error::from(error).in_partition(&self.place))
+    }
+
     /// Closes the log if it is open. `None` if it was not. No log is opened meanwhile.
     pub(crate) fn close(&self) -> Option<Result<()>> {
         let _opening = self.opening();
@@ -158,6 +182,10 @@ impl LazyLog {
     /// Forgets the log, which was closed, so that the next use opens it again.
     pub(crate) fn forget(&self) {
         let _opening = self.opening();
+        self.exchange();
+    }
+
+    fn exchange(&self) {
         self.log.store(None);
         self.generation.fetch_add(1, Ordering::SeqCst);
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use arc_swap::ArcSwap;
-use tailwater_log::{Log, PartitionId, PartitionIdentity, TopicId};
+use tailwater_log::{Log, PartitionId, PartitionIdentity, RepairReport, TopicId};
 
 use super::lazy_log::{LazyLog, Opener};
 use crate::catalog::{Catalog, CatalogTopic, name};
@@ -106,6 +106,14 @@ impl Topic {
             return Err(self.unknown());
         }
         partition.open(&self.opener, || self.config().to_log_config())
+    }
+
+    /// Repairs one of the topic's logs, which is closed for it.
+    pub(crate) fn repair(&self, partition: &Arc<LazyLog>) -> Result<RepairReport> {
+        if self.is_deleted() {
+            return Err(self.unknown());
+        }
+        partition.repair(&self.opener, self.config().to_log_config()?)
     }
 
     /// The error for whoever still has a handle to a deleted topic.

@@ -101,6 +101,10 @@ impl AssignedPartition {
             }
             match fetched {
                 Ok(fetched) => {
+                    if let Some(lost) = fetched.lost() {
+                        let (from, to) = (lost.start, lost.end);
+                        events.push(Event::Gap { partition: Arc::clone(self.place()), from, to });
+                    }
                     self.advance(&fetched)?;
                     return Ok((!fetched.is_empty()).then_some(fetched));
                 }

@@ -11,7 +11,7 @@ use crate::TopicPartition;
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum Event {
-    /// Records were removed before they were read. Reading goes on behind them.
+    /// Records were removed before they were read, or damaged and taken out by a repair. Reading goes on behind them.
     Gap {
         /// Where.
         partition: Arc<TopicPartition>,
