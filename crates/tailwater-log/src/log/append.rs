@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::commit::Turn;
 use super::staging::{Need, Refusal, Staging};
 use super::{Appended, Inner, WhenFull};
 use crate::{Durability, Error, Result};
@@ -72,8 +73,11 @@ impl Inner {
         if when_full == WhenFull::Fail {
             return Err(self.staging_full());
         }
-        let leader = self.commit.lead();
-        self.sync_leading(&leader).map(drop)
+        match self.commit.lead_or_wait(deadline, || self.failure.check().err()) {
+            Turn::Lead(leader) => self.sync_leading(&leader).map(drop),
+            Turn::Done(failed) => Err(failed),
+            Turn::TimedOut => Err(self.staging_full()),
+        }
     }
 
     fn staging_full(&self) -> Error {
