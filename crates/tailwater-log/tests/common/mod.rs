@@ -2,6 +2,9 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
 
+pub mod oracle;
+pub mod workload;
+
 use std::sync::Arc;
 
 use tailwater_log::storage::{Disk, SimDisk, Storage};

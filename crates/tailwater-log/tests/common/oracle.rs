@@ -1,0 +1,269 @@
+//! What was promised about a log, and whether what a crash left keeps it.
+
+use std::collections::{HashMap, HashSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+
+use tailwater_log::storage::{SimDisk, Storage};
+use tailwater_log::{
+    Durability, Error, FetchIsolation, FetchLimits, Log, LogEpoch, LogOptions, ManualClock, NewRecord,
+    PartitionId, PartitionIdentity, RecoveryOutcome, Timestamp, TopicId, WhenFull,
+};
+
+pub const DIRECTORY: &str = "/log";
+
+/// A small deterministic source of choices (xorshift64*; Vigna, "An experimental exploration of Marsaglia's xorshift
+/// generators, scrambled", ACM TOMS 2016).
+pub struct Choices(u64);
+
+impl Choices {
+    pub fn new(seed: u64) -> Self {
+        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+    }
+
+    pub fn next(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+
+    pub fn below(&mut self, end: u64) -> u64 {
+        (self.next() >> 33) % end
+    }
+}
+
+/// One history that may be found, and how much of it must be.
+#[derive(Clone, Debug, Default, Hash)]
+pub struct History {
+    /// From offset 0 on, whatever the log start.
+    pub content: Vec<Vec<u8>>,
+    /// What must be there after a power cut, and after the death of the process alone.
+    pub durable: usize,
+    pub written: usize,
+}
+
+impl History {
+    /// What is left of it when it is cut there.
+    pub fn cut_at(&self, end: usize) -> Self {
+        let mut cut = self.clone();
+        cut.content.truncate(end);
+        cut.durable = cut.durable.min(end);
+        cut.written = cut.written.min(end);
+        cut
+    }
+
+    pub fn promise(&mut self, durability: Durability, end: usize) {
+        if durability >= Durability::Written {
+            self.written = self.written.max(end);
+        }
+        if durability >= Durability::Durable {
+            self.durable = self.durable.max(end);
+        }
+    }
+
+    pub fn promise_all(&mut self) {
+        self.promise(Durability::Durable, self.content.len());
+    }
+}
+
+/// What was promised so far.
+#[derive(Clone, Debug, Hash)]
+pub struct Oracle {
+    /// More than one while a truncation is under way.
+    pub histories: Vec<History>,
+    pub log_starts: Vec<u64>,
+    /// The epoch in which `visible` was shown to readers.
+    pub epoch: u32,
+    pub visible: usize,
+}
+
+impl Default for Oracle {
+    fn default() -> Self {
+        Self { histories: vec![History::default()], log_starts: vec![0], epoch: 0, visible: 0 }
+    }
+}
+
+impl Oracle {
+    /// Compares an opened log with what was promised. Returns what is promised from then on: just what was found.
+    pub fn check(&self, log: &Log, is_power_cut: bool) -> Result<Oracle, String> {
+        let report = log.recovery_report();
+        if report.outcome == RecoveryOutcome::Corrupt {
+            return Err(format!("P3: taken for damage: {:?}", report.corruption));
+        }
+        let (start, end) = (log.log_start_offset().get(), log.log_end_offset().get() as usize);
+        if !self.log_starts.contains(&start) {
+            return Err(format!("log start {start} was never set: {:?}", self.log_starts));
+        }
+        let found = read_to(log, end as u64)?;
+        let is_allowed = |history: &&History| {
+            let least = if is_power_cut { history.durable } else { history.written };
+            end >= least
+                && end <= history.content.len()
+                && start as usize <= end
+                && found[..] == history.content[start as usize..end]
+        };
+        let Some(history) = self.histories.iter().find(is_allowed) else {
+            let promised: Vec<_> =
+                self.histories.iter().map(|h| (h.durable, h.written, h.content.len())).collect();
+            return Err(format!(
+                "P1/P2: offsets {start} to {end} found; (durable, written, appended): {promised:?}"
+            ));
+        };
+        if end < self.visible && log.epoch().get() <= self.epoch {
+            return Err(format!(
+                "P6: {} was visible, {end} is the end, the epoch is still {}",
+                self.visible,
+                log.epoch()
+            ));
+        }
+        if end < self.visible && log.epoch_end(LogEpoch::new(self.epoch)).unwrap().get() as usize > end {
+            return Err("P6: a lost position still looks valid".to_owned());
+        }
+        let mut history = history.cut_at(end);
+        history.promise_all();
+        let (log_starts, epoch, visible) = (vec![start], self.epoch, self.visible);
+        Ok(Oracle { histories: vec![history], log_starts, epoch, visible })
+    }
+}
+
+pub fn options(durability: Durability, clock: &Arc<ManualClock>) -> LogOptions {
+    let identity = PartitionIdentity { topic_id: TopicId::from_bytes([5; 16]), partition: PartitionId::ZERO };
+    let mut options = LogOptions::new(identity);
+    options.config.segment_bytes = 4096;
+    options.config.staging_bytes = 4096;
+    options.config.durability = durability;
+    options.clock = clock.clone();
+    options
+}
+
+/// Opens the log, or makes one where there is none yet.
+pub fn open(disk: &SimDisk, options: LogOptions) -> Result<Log, Error> {
+    let storage: Arc<dyn Storage> = Arc::new(disk.clone());
+    let names = match storage.list_directory(DIRECTORY.as_ref()) {
+        Err(error) if error.is_not_found() => Vec::new(),
+        listed => listed?,
+    };
+    let has_segment = names.iter().any(|entry| entry.name.to_string_lossy().ends_with(".log"));
+    if has_segment {
+        Log::open(storage, DIRECTORY.as_ref(), options)
+    } else {
+        Log::create(storage, DIRECTORY.as_ref(), options)
+    }
+}
+
+/// The values from the log start to `end`.
+pub fn read_to(log: &Log, end: u64) -> Result<Vec<Vec<u8>>, String> {
+    let mut from = log.log_start_offset();
+    let mut all = Vec::new();
+    while from.get() < end {
+        let fetched = log
+            .fetch(from, FetchLimits::default(), FetchIsolation::LogEnd, None)
+            .map_err(|error| format!("cannot read at {from}: {error}"))?;
+        for record in fetched.iter() {
+            assert_eq!(record.offset().get(), log.log_start_offset().get() + all.len() as u64);
+            all.push(record.value().unwrap().to_vec());
+        }
+        if fetched.next_offset() <= from {
+            return Err(format!("a fetch at {from} below the end {end} does not move on"));
+        }
+        from = fetched.next_offset();
+    }
+    Ok(all)
+}
+
+/// Which of `pending` effects survive, one way after the other.
+pub fn survivals(pending: usize, choices: &mut Choices, random: usize) -> Vec<Vec<bool>> {
+    let mut ways = vec![vec![false; pending], vec![true; pending]];
+    for index in 0..pending {
+        ways.push((0..pending).map(|at| at == index).collect());
+        ways.push((0..pending).map(|at| at != index).collect());
+    }
+    for _ in 0..random {
+        ways.push((0..pending).map(|_| choices.below(2) == 0).collect());
+    }
+    ways
+}
+
+/// The states that a search has been to.
+#[derive(Debug, Default)]
+pub struct Search {
+    /// Each state with its promises, and to which depth the recoveries from it were interrupted. The image alone will
+    /// not do: what a lost acknowledgement leaves looks just like the state before it was given.
+    seen: HashMap<u64, u32>,
+    images: HashSet<u64>,
+}
+
+impl Search {
+    /// How many different states, each a disk and what was promised about it.
+    pub fn states(&self) -> usize {
+        self.seen.len()
+    }
+
+    /// How many different disks.
+    pub fn images(&self) -> usize {
+        self.images.len()
+    }
+
+    fn is_new(&mut self, disk: &SimDisk, oracle: &Oracle, is_power_cut: bool, depth: u32) -> bool {
+        let mut hasher = DefaultHasher::new();
+        let image = disk.content_hash();
+        self.images.insert(image);
+        (image, oracle, is_power_cut).hash(&mut hasher);
+        let before = self.seen.insert(hasher.finish(), depth);
+        if let Some(before) = before.filter(|before| *before >= depth) {
+            self.seen.insert(hasher.finish(), before);
+            return false;
+        }
+        true
+    }
+
+    /// Opens what a crash left, checks it, appends to it, and opens it again. Also cuts the power within the recovery, and
+    /// within the recovery from that, `depth` times.
+    pub fn examine(
+        &mut self,
+        disk: &SimDisk,
+        oracle: &Oracle,
+        is_power_cut: bool,
+        choices: &mut Choices,
+        depth: u32,
+    ) -> Result<(), String> {
+        if !self.is_new(disk, oracle, is_power_cut, depth) {
+            return Ok(());
+        }
+        let clock = Arc::new(ManualClock::new(Timestamp::from_millis(9_000)));
+        let options = || options(Durability::Durable, &clock);
+        let restarted = disk.crash(|_, _| true);
+        let before = disk.operation_count();
+        let log = open(disk, options()).map_err(|error| format!("cannot open: {error}"))?;
+        let steps = disk.operation_count() - before;
+        let found = oracle.check(&log, is_power_cut)?;
+        // Interrupted as often as may be, it ends with the same content.
+        for _ in 0..if steps > 1 { 2 * depth } else { 0 } {
+            let interrupted = restarted.crash(|_, _| true);
+            interrupted.cut_power_after(choices.below(steps));
+            drop(open(&interrupted, options()));
+            for way in 0..3 {
+                let again = interrupted.crash(|_, _| way == 0 || way == 1 && choices.below(2) == 0);
+                self.examine(&again, &found, true, choices, depth - 1).map_err(|error| {
+                    let trace = interrupted.latest_operations().join("\n    ");
+                    format!("after a crash within recovery: {error}\n    {trace}\n ")
+                })?;
+            }
+        }
+        let end = log.log_end_offset();
+        let appended = log.append(&[NewRecord::new(b"after")], None, WhenFull::Wait).and_then(|r| r.wait());
+        match appended {
+            Ok(appended) if appended.offsets.start == end => {}
+            other => return Err(format!("an append after recovery gave {other:?}")),
+        }
+        let content = read_to(&log, end.get() + 1)?;
+        let lost = disk.crash(|_, _| false);
+        drop(log);
+        let log = open(&lost, options()).map_err(|error| format!("cannot open again: {error}"))?;
+        if read_to(&log, log.log_end_offset().get())? != content {
+            return Err("a durable append after recovery is lost by the next power cut".to_owned());
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,293 @@
+//! A log that is driven by public calls, while an oracle keeps what it has promised.
+
+use std::sync::Arc;
+
+use tailwater_log::storage::SimDisk;
+use tailwater_log::{
+    Durability, Error, FetchIsolation, Log, ManualClock, NewRecord, Offset, Timestamp, WhenFull,
+};
+
+use super::oracle::{History, Oracle, open, options, read_to};
+
+/// A place in a log.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum At {
+    /// So far above the log start; beyond the end it begins anew.
+    Nth(u64),
+    /// So far below the log end.
+    BeforeEnd(u64),
+}
+
+/// A public call, or what befalls the process or the machine between two.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Call {
+    /// Appends values of these sizes as one batch, and waits for it.
+    Append(Vec<usize>, Option<Durability>),
+    /// Appends one value at the right end, or asks for an end that is wrong.
+    AppendIf {
+        is_right: bool,
+    },
+    Sync,
+    WriteStaged,
+    Roll,
+    /// Lets time pass first.
+    Maintain {
+        after_ms: i64,
+    },
+    TruncateTo(At),
+    DeleteBefore(At),
+    /// Closes, and opens again.
+    Reopen,
+    /// Drops the last handle, and opens again.
+    DropAndReopen,
+    Read,
+    /// The process dies; the next call opens.
+    Die,
+    /// The power is cut, and nothing that was pending survives, or all of it.
+    CutPower {
+        survives: bool,
+    },
+}
+
+/// A log on a simulated disk.
+#[derive(Debug)]
+pub struct Driven {
+    pub disk: SimDisk,
+    pub oracle: Oracle,
+    pub log: Option<Log>,
+    /// Whether operations are made to fail, so that what nobody waited for may be lost without a crash.
+    pub is_faulty: bool,
+    clock: Arc<ManualClock>,
+    durability: Durability,
+    number: u64,
+    is_power_cut: bool,
+}
+
+impl Driven {
+    pub fn new(disk: SimDisk, durability: Durability) -> Self {
+        let clock = Arc::new(ManualClock::new(Timestamp::from_millis(1_000)));
+        Self {
+            disk,
+            oracle: Oracle::default(),
+            log: None,
+            is_faulty: false,
+            clock,
+            durability,
+            number: 0,
+            is_power_cut: false,
+        }
+    }
+
+    /// Makes the call; opens the log first if it is not. After an error the oracle allows both that it had its effect and
+    /// that it had not, unless the log is in a state to tell.
+    ///
+    /// # Panics
+    ///
+    /// If a promise is broken that can be seen at once.
+    pub fn perform(&mut self, call: &Call) -> Result<(), Error> {
+        self.clock.advance_ms(7);
+        match call {
+            Call::Die => {
+                let after = self.disk.kill();
+                self.log = None;
+                self.disk = after;
+                return Ok(());
+            }
+            Call::CutPower { survives } => {
+                let after = self.disk.crash(|_, _| *survives);
+                self.disk.cut_power_after(0);
+                self.log = None;
+                self.disk = after;
+                self.is_power_cut = true;
+                return Ok(());
+            }
+            _ => {}
+        }
+        if self.log.as_ref().is_some_and(Log::is_failed) {
+            self.leave_failed_log();
+        }
+        let log = self.open()?;
+        let made = self.call(log, call);
+        self.observe();
+        made
+    }
+
+    /// Opens the log if it is not.
+    pub fn open(&mut self) -> Result<Log, Error> {
+        if let Some(log) = &self.log {
+            return Ok(log.clone());
+        }
+        let log = open(&self.disk, options(self.durability, &self.clock))?;
+        match self.oracle.check(&log, self.is_power_cut) {
+            Ok(found) => self.oracle = found,
+            // A read that was made to fail is no finding.
+            Err(error) => assert!(self.is_faulty && error.starts_with("cannot read"), "{error}"),
+        }
+        self.is_power_cut = false;
+        self.log = Some(log.clone());
+        self.observe();
+        Ok(log)
+    }
+
+    /// A failed log takes nothing more, says why, and is left.
+    fn leave_failed_log(&mut self) {
+        let Some(log) = self.log.take() else { return };
+        let end = log.log_end_offset();
+        let refused = log.append(&[NewRecord::new(b"refused")], None, WhenFull::Wait);
+        assert!(matches!(refused, Err(Error::Failed { .. })), "{refused:?}");
+        assert!(matches!(log.roll(), Err(Error::Failed { .. })));
+        assert_eq!(log.log_end_offset(), end);
+    }
+
+    fn call(&mut self, log: Log, call: &Call) -> Result<(), Error> {
+        match call {
+            Call::Append(sizes, durability) => {
+                let values: Vec<_> = sizes.iter().map(|size| self.next_value(*size)).collect();
+                self.append(values, |records| log.append(records, *durability, WhenFull::Wait))
+            }
+            Call::AppendIf { is_right } => {
+                let end = log.log_end_offset().get() + u64::from(!is_right);
+                let values = vec![self.next_value(40)];
+                let append = |records: &[NewRecord<'_>]| {
+                    log.append_if(Offset::new(end), records, None, WhenFull::Wait)
+                };
+                let appended = self.append(values, append);
+                if !is_right {
+                    let Err(error) = appended else { panic!("appended at the wrong end") };
+                    return if matches!(error, Error::UnexpectedEnd { .. }) { Ok(()) } else { Err(error) };
+                }
+                appended
+            }
+            Call::Sync => log.sync().map(drop),
+            Call::WriteStaged => log.write_staged().map(drop),
+            Call::Roll => log.roll(),
+            Call::Maintain { after_ms } => {
+                self.clock.advance_ms(*after_ms);
+                log.maintain().map(drop)
+            }
+            Call::TruncateTo(at) => self.truncate(&log, resolve(&log, *at)),
+            Call::DeleteBefore(at) => {
+                let to = resolve(&log, *at);
+                self.oracle.log_starts.push(to);
+                log.delete_records_before(Offset::new(to))?;
+                assert!(log.log_start_offset().get() >= to);
+                self.history().promise(Durability::Durable, to as usize);
+                Ok(())
+            }
+            Call::Reopen | Call::DropAndReopen => {
+                self.log = None;
+                if *call == Call::Reopen {
+                    log.close()?;
+                    self.history().promise_all();
+                }
+                drop(log);
+                let promised = self.history().content.len();
+                let log = self.open()?;
+                // Dropping closes too, and cannot say whether that worked; an open that works tells.
+                assert!(
+                    self.is_faulty || log.log_end_offset().get() as usize == promised,
+                    "a drop loses records"
+                );
+                Ok(())
+            }
+            Call::Read => {
+                let end = log.written_offset().get();
+                let start = log.log_start_offset().get();
+                let mut all = Vec::new();
+                for offset in start..end {
+                    let fetched =
+                        log.fetch(Offset::new(offset), Default::default(), FetchIsolation::LogEnd, None)?;
+                    all.extend(fetched.iter().next().map(|record| record.value().unwrap().to_vec()));
+                }
+                assert_eq!(all, self.history().content[start as usize..end as usize]);
+                Ok(())
+            }
+            Call::Die | Call::CutPower { .. } => unreachable!("they need no log"),
+        }
+    }
+
+    fn append(
+        &mut self,
+        values: Vec<Vec<u8>>,
+        append: impl FnOnce(&[NewRecord<'_>]) -> tailwater_log::Result<tailwater_log::Receipt>,
+    ) -> Result<(), Error> {
+        let records: Vec<_> = values.iter().map(|value| NewRecord::new(value)).collect();
+        let history = self.history();
+        let before = history.content.len();
+        let receipt = append(&records)?;
+        // From here on they have offsets, whatever becomes of them.
+        history.content.extend(values.iter().cloned());
+        let asked = receipt.durability();
+        let offsets = receipt.wait()?.offsets;
+        assert_eq!(offsets.start.get() as usize, before, "offsets follow one another");
+        assert_eq!(offsets.end.get() as usize, history.content.len());
+        history.promise(asked, history.content.len());
+        Ok(())
+    }
+
+    fn truncate(&mut self, log: &Log, cut: u64) -> Result<(), Error> {
+        let before = log.epoch();
+        let kept = self.history().cut_at(cut as usize);
+        let has_effect = cut < log.log_end_offset().get();
+        self.oracle.histories.push(kept);
+        let cut_it = log.truncate_to(Offset::new(cut));
+        if cut_it.is_ok() || !log.is_failed() && self.disk.is_powered() {
+            // It was cut, or nothing was changed.
+            let was_cut = log.epoch() > before;
+            assert!(was_cut || !has_effect || cut_it.is_err());
+            self.oracle.histories.swap_remove(if was_cut || !has_effect { 0 } else { 1 });
+        }
+        cut_it?;
+        self.history().promise_all();
+        self.oracle.visible = self.oracle.visible.min(cut as usize);
+        Ok(())
+    }
+
+    /// Notes what the log itself says it has reached, and checks that against what it was told.
+    fn observe(&mut self) {
+        let Some(log) = self.log.clone() else { return };
+        if self.oracle.histories.len() > 1 || !self.disk.is_powered() {
+            return;
+        }
+        let end = log.log_end_offset().get() as usize;
+        assert_eq!(end, self.history().content.len(), "what has an offset was appended, and the reverse");
+        if !log.is_failed() {
+            self.oracle.log_starts = vec![log.log_start_offset().get()];
+        }
+        let (written, durable) = (log.written_offset().get() as usize, log.durable_offset().get() as usize);
+        self.history().promise(Durability::Written, written);
+        self.history().promise(Durability::Durable, durable);
+        self.oracle.epoch = log.epoch().get();
+        let visible = log.visible_end(FetchIsolation::Visible).get() as usize;
+        self.oracle.visible = if log.is_failed() { self.oracle.visible.max(visible) } else { visible };
+    }
+
+    /// Whether the live log shows what was written, each record once.
+    pub fn check_live(&self) -> Result<(), String> {
+        let Some(log) = &self.log else { return Ok(()) };
+        let (start, written) = (log.log_start_offset().get() as usize, log.written_offset().get() as usize);
+        let found = read_to(log, written as u64)?;
+        let shows = |history: &History| history.content.get(start..written) == Some(&found[..]);
+        if self.oracle.histories.iter().any(shows) {
+            return Ok(());
+        }
+        Err(format!("offsets {start} to {written} of the live log are not what was appended"))
+    }
+
+    fn history(&mut self) -> &mut History {
+        &mut self.oracle.histories[0]
+    }
+
+    fn next_value(&mut self, size: usize) -> Vec<u8> {
+        self.number += 1;
+        format!("{}:{}", self.number, "v".repeat(size)).into_bytes()
+    }
+}
+
+fn resolve(log: &Log, at: At) -> u64 {
+    let (start, end) = (log.log_start_offset().get(), log.log_end_offset().get());
+    match at {
+        At::Nth(n) => start + n % (end - start + 1),
+        At::BeforeEnd(n) => start.max(end.saturating_sub(n)),
+    }
+}
