@@ -60,22 +60,12 @@ pub struct Driven {
     clock: Arc<ManualClock>,
     durability: Durability,
     number: u64,
-    is_power_cut: bool,
 }
 
 impl Driven {
     pub fn new(disk: SimDisk, durability: Durability) -> Self {
         let clock = Arc::new(ManualClock::new(Timestamp::from_millis(1_000)));
-        Self {
-            disk,
-            oracle: Oracle::default(),
-            log: None,
-            is_faulty: false,
-            clock,
-            durability,
-            number: 0,
-            is_power_cut: false,
-        }
+        Self { disk, oracle: Oracle::default(), log: None, is_faulty: false, clock, durability, number: 0 }
     }
 
     /// Makes the call; opens the log first if it is not. After an error the oracle allows both that it had its effect and
@@ -98,7 +88,7 @@ impl Driven {
                 self.disk.cut_power_after(0);
                 self.log = None;
                 self.disk = after;
-                self.is_power_cut = true;
+                self.oracle.histories.iter_mut().for_each(|history| history.written = history.durable);
                 return Ok(());
             }
             _ => {}
@@ -118,12 +108,14 @@ impl Driven {
             return Ok(log.clone());
         }
         let log = open(&self.disk, options(self.durability, &self.clock))?;
-        match self.oracle.check(&log, self.is_power_cut) {
+        match self.oracle.check(&log, false) {
             Ok(found) => self.oracle = found,
             // A read that was made to fail is no finding.
-            Err(error) => assert!(self.is_faulty && error.starts_with("cannot read"), "{error}"),
+            Err(error) => {
+                let is_disturbed = self.is_faulty || !self.disk.is_powered();
+                assert!(is_disturbed && error.starts_with("cannot read"), "{error}");
+            }
         }
-        self.is_power_cut = false;
         self.log = Some(log.clone());
         self.observe();
         Ok(log)
