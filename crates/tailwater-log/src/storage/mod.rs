@@ -92,7 +92,8 @@ pub trait Storage: fmt::Debug + Send + Sync + 'static {
     /// Removes an empty directory.
     fn remove_directory(&self, directory: &Path) -> Result<()>;
 
-    /// Makes the names in a directory durable.
+    /// Makes the names in a directory durable. After an error those that were to become so may not, whatever later calls
+    /// say, unless they are changed anew.
     fn sync_directory(&self, directory: &Path) -> Result<()>;
 
     /// Takes the exclusive advisory lock of the file at `path`, which is made if missing, or answers `None` if it is

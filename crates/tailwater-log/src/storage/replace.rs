@@ -93,12 +93,17 @@ pub fn create_directory_durably(storage: &Arc<dyn Storage>, directory: &Path) ->
     if parent != directory {
         create_directory_durably(storage, parent)?;
     }
-    match storage.create_directory(directory) {
+    let is_made = match storage.create_directory(directory) {
         // A link to a directory, or somebody else was faster.
-        Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::AlreadyExists => {}
-        made => made?,
-    }
-    storage.sync_directory(parent)
+        Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::AlreadyExists => false,
+        made => made.map(|()| true)?,
+    };
+    storage.sync_directory(parent).inspect_err(|_| {
+        if is_made {
+            // Another attempt must make the name anew: a sync that succeeds after one that failed says nothing about it.
+            let _ = storage.remove_directory(directory);
+        }
+    })
 }
 
 fn parent_of(path: &Path) -> &Path {
@@ -174,6 +179,19 @@ mod tests {
         create_directory_durably(&shared(&disk), "/a/b/c".as_ref()).unwrap();
         assert_eq!(disk.pending(), 0);
         let found = disk.crash(|_, _| false).entry_kind("/a/b/c".as_ref()).unwrap();
+        assert_eq!(found, Some(EntryKind::Directory));
+    }
+
+    // A directory whose name could not be synced was left there, and the next attempt relied on a sync that says nothing
+    // about names which an earlier one had dropped.
+    #[test]
+    fn a_directory_whose_sync_failed_is_made_anew_by_the_next_attempt() {
+        let disk = SimDisk::new(1);
+        // The parent's own name, the directory, and the sync of its name.
+        disk.fail_nth(3, 5, false);
+        create_directory_durably(&shared(&disk), "/a".as_ref()).unwrap_err();
+        create_directory_durably(&shared(&disk), "/a".as_ref()).unwrap();
+        let found = disk.crash(|_, _| false).entry_kind("/a".as_ref()).unwrap();
         assert_eq!(found, Some(EntryKind::Directory));
     }
 }

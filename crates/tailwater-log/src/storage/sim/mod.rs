@@ -6,7 +6,7 @@
 //!
 //! The fault model is the one in `docs/durability.md`, section 2: sectors of 512 bytes are written whole or not at all,
 //! in any order; names and lengths too; after a failed sync the sectors that it was to write do not become durable
-//! before a restart, whatever later syncs say.
+//! before a restart, whatever later syncs say, and names only if they are changed anew.
 //!
 //! # Examples
 //!

@@ -96,8 +96,9 @@ enum Node {
 pub(super) struct State {
     nodes: HashMap<u64, Node>,
     effects: Vec<Effect>,
-    /// Sectors (and names) that a failed sync dropped.
+    /// Sectors that a failed sync dropped.
     poisoned_sectors: HashSet<(u64, u64)>,
+    /// Names that a failed sync dropped and that were not changed since.
     poisoned_names: HashSet<(u64, OsString)>,
     next_node: u64,
     pub(super) locked: BTreeSet<u64>,
@@ -283,6 +284,7 @@ impl State {
                 None => live.remove(name),
             };
             self.effects.push(Effect::Name { directory, name: name.to_owned(), target });
+            self.poisoned_names.remove(&(directory, name.to_owned()));
         }
     }
 
