@@ -483,3 +483,26 @@ fn an_append_whose_write_for_a_waiting_reader_fails_is_still_an_append() {
     assert_eq!(appended.offsets.start, Offset::new(1));
     assert_eq!(read_all(&log), [(0, "first".to_owned()), (1, "second".to_owned())]);
 }
+
+// A truncation had renamed its segment in when the write of the checkpoint found the disk full. It answered `DiskFull`, and
+// staging still stood at the old end: the next append was staged for a place that was gone.
+#[test]
+fn a_truncation_is_whole_though_the_disk_has_no_room_for_its_checkpoint() {
+    let disk = SimDisk::new(1);
+    let log = Log::create(Arc::new(disk.clone()), "/log".as_ref(), with(|_| {})).unwrap();
+    for value in ["a", "b", "c"] {
+        append(&log, value);
+    }
+    let before = disk.operation_count();
+    // Its segment's file, space and content, sync, rename, sync of the directory: then the checkpoint.
+    disk.fail_nth(7, 28, false);
+    log.truncate_to(Offset::new(1)).unwrap();
+    let trace = disk.latest_operations().join("\n");
+    assert!(trace.contains(&format!("{}: write /log/checkpoint", before + 7)), "{trace}");
+    assert_eq!(append(&log, "d"), Offset::new(1));
+    let expected = [(0, "a".to_owned()), (1, "d".to_owned())];
+    assert_eq!(read_all(&log), expected);
+    drop(log);
+    let log = Log::open(Arc::new(disk.crash(|_, _| false)), "/log".as_ref(), with(|_| {})).unwrap();
+    assert_eq!(read_all(&log), expected);
+}

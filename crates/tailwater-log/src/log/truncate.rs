@@ -115,16 +115,19 @@ impl Inner {
         writer.previous = None;
         writer.is_name_synced = true;
         writer.durable_point = super::checkpoint_file::ScanPoint { base, position: data_end, offset };
-        writer.advance_checkpoint(self)?;
         {
             let mut staging = self.staging();
             let place = writer.staging_place(&self.config.load());
             staging.move_to(place, offset, epoch);
         }
-        self.remove_segments(writer, old.iter().filter(|segment| segment.base > base).cloned().collect());
+        // From here on staging and writer stand at the same place again, whatever fails.
+        let advanced = writer.advance_checkpoint(self);
+        if advanced.is_ok() {
+            self.remove_segments(writer, old.iter().filter(|segment| segment.base > base).cloned().collect());
+        }
         self.commit.wake_all();
         self.listeners.notify_all();
-        Ok(())
+        advanced
     }
 
     /// Where the new segment begins, and the part below `offset` of the batch that it cuts through.

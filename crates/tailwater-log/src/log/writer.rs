@@ -315,11 +315,15 @@ impl Writer {
         Ok(())
     }
 
-    /// Writes the present durable offset to the checkpoint, without a sync.
+    /// Writes the present durable offset to the checkpoint, without a sync. That saves scanning and nothing else: what
+    /// called for it is done, and does not fail because the disk is full.
     pub(crate) fn advance_checkpoint(&mut self, log: &Inner) -> Result<()> {
         self.bytes_since_checkpoint = 0;
         let checkpoint = self.checkpoint_now(log, self.is_dirty);
-        log.sticky(self.checkpoint.write(checkpoint))
+        match self.checkpoint.write(checkpoint) {
+            Err(Error::DiskFull { .. }) => Ok(()),
+            written => log.sticky(written),
+        }
     }
 
     /// Writes the footers of rolled segments that are wholly durable. Returns how many.
