@@ -42,10 +42,16 @@ pub mod error;
 pub mod format;
 pub mod limits;
 mod log;
+#[cfg(feature = "planted-mistakes")]
+#[doc(hidden)]
+pub mod mistakes;
+#[cfg(not(feature = "planted-mistakes"))]
+mod mistakes;
 mod offset;
 mod recovery;
 mod segment;
 pub mod storage;
+mod sync;
 mod time;
 mod topic;
 

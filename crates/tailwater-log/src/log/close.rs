@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 
 use super::Inner;
 use super::writer::Writer;
+use crate::mistakes::{Mistake, is_planted};
 use crate::{Error, Offset, Result};
 
 impl Inner {
@@ -16,6 +17,11 @@ impl Inner {
         self.staging().stop(Error::Closed);
         let closed = match &self.writer {
             None => Ok(()),
+            Some(slot) if is_planted(Mistake::CleanMarkBeforeSync) => {
+                let written = self.write_staged(None);
+                let marked = written.and_then(|()| self.mark_clean(&mut slot.take()));
+                marked.and_then(|()| self.sync_leading(&leader).map(drop))
+            }
             Some(slot) => self.sync_leading(&leader).and_then(|_| self.mark_clean(&mut slot.take())),
         };
         self.is_settled.store(true, Ordering::SeqCst);

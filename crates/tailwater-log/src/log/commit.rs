@@ -4,10 +4,12 @@
 //! - Everybody else who waits is woken once by the leader; whoever was not covered leads next.
 //! - A leader that fails or unwinds gives the lead back, so nobody waits for ever.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::PoisonError;
 use std::task::{Context, Waker};
 use std::time::Instant;
+
+use crate::sync::atomic::{AtomicBool, Ordering, fence};
+use crate::sync::{Condvar, Mutex, MutexGuard};
 
 #[derive(Debug, Default)]
 pub(crate) struct GroupCommit {
@@ -74,10 +76,13 @@ impl GroupCommit {
             state.wakers.push(context.waker().clone());
         }
         self.has_wakers.store(true, Ordering::SeqCst);
+        // As in `Signal::arm`: registered before the task looks, published before the publisher looks for tasks.
+        fence(Ordering::SeqCst);
     }
 
     /// Wakes the tasks that wait, if there are any; threads that wait for a write do it themselves.
     pub(crate) fn wake_tasks(&self) {
+        fence(Ordering::SeqCst);
         if self.has_wakers.load(Ordering::SeqCst) {
             self.wake_all();
         }
@@ -115,7 +120,7 @@ impl Drop for Leader<'_> {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use std::sync::atomic::AtomicU64;
     use std::time::Duration;

@@ -10,6 +10,7 @@ use crate::format::{
     self, BatchHeader, Codec, Control, Header, HeaderFault, RecordIter, RecordView, SEGMENT_DATA_START,
     VERSION,
 };
+use crate::mistakes::{Mistake, is_planted};
 use crate::segment::{BatchFault, BatchWalk, OpenSegment, Segment, SegmentList};
 use crate::storage::FileSlice;
 use crate::{Error, FilePosition, LogEpoch, Offset, OffsetRange, Result, Timestamp};
@@ -340,9 +341,12 @@ impl Fetch<'_> {
         if body.len() < header.body_bytes() {
             return Err(corrupt(CorruptionKind::MissingBatch));
         }
-        format::check_body(&header, &body).map_err(|fault| {
+        let checked = format::check_body(&header, &body).map_err(|fault| {
             corrupt(CorruptionKind::ChecksumMismatch { stored: fault.stored, computed: fault.computed })
-        })?;
+        });
+        if !is_planted(Mistake::ReadWithoutChecksum) {
+            checked?;
+        }
         let attributes = header.attributes;
         if attributes.codec() != Codec::None || attributes.is_encrypted() {
             return Err(unsupported(segment, UnsupportedFeature::Attributes(attributes.bits())));

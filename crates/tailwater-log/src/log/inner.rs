@@ -7,17 +7,19 @@
 //! - The published ends only grow, except by `truncate_to`.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use arc_swap::ArcSwap;
 
 use super::commit::GroupCommit;
+use super::ends::Ends;
 use super::signal::Listeners;
 use super::slot::Slot;
 use super::staging::Staging;
 use super::writer::Writer;
 use super::{Appended, FetchIsolation};
+use crate::mistakes::{Mistake, is_planted};
 use crate::recovery::RecoveryReport;
 use crate::segment::{SegmentContext, SegmentList};
 use crate::storage::{DirectoryLock, Storage};
@@ -49,58 +51,6 @@ pub(crate) struct Inner {
     pub(crate) counters: Counters,
     /// Set for a log that was attached read-only.
     pub(crate) attachment: Option<Mutex<crate::recovery::Attachment>>,
-}
-
-/// What readers may see, published by whoever wrote or synced it.
-#[derive(Debug)]
-pub(crate) struct Ends {
-    start: AtomicU64,
-    written: AtomicU64,
-    durable: AtomicU64,
-    epoch: AtomicU32,
-}
-
-impl Ends {
-    pub(crate) fn new(start: Offset, end: Offset, epoch: LogEpoch) -> Self {
-        Self {
-            start: AtomicU64::new(start.get()),
-            written: AtomicU64::new(end.get()),
-            durable: AtomicU64::new(end.get()),
-            epoch: AtomicU32::new(epoch.get()),
-        }
-    }
-
-    pub(crate) fn start(&self) -> Offset {
-        Offset::new(self.start.load(Ordering::SeqCst))
-    }
-
-    pub(crate) fn written(&self) -> Offset {
-        Offset::new(self.written.load(Ordering::SeqCst))
-    }
-
-    pub(crate) fn durable(&self) -> Offset {
-        Offset::new(self.durable.load(Ordering::SeqCst))
-    }
-
-    pub(crate) fn epoch(&self) -> LogEpoch {
-        LogEpoch::new(self.epoch.load(Ordering::SeqCst))
-    }
-
-    pub(crate) fn set_start(&self, start: Offset) {
-        self.start.store(start.get(), Ordering::SeqCst);
-    }
-
-    pub(crate) fn set_written(&self, written: Offset) {
-        self.written.store(written.get(), Ordering::SeqCst);
-    }
-
-    pub(crate) fn set_durable(&self, durable: Offset) {
-        self.durable.store(durable.get(), Ordering::SeqCst);
-    }
-
-    pub(crate) fn set_epoch(&self, epoch: LogEpoch) {
-        self.epoch.store(epoch.get(), Ordering::SeqCst);
-    }
 }
 
 /// The first error after which nothing may be acknowledged any more.
@@ -186,7 +136,10 @@ impl Inner {
 
     pub(crate) fn visible_end(&self, isolation: FetchIsolation) -> Offset {
         match isolation {
-            FetchIsolation::Visible if self.config.load().durability == Durability::Durable => {
+            FetchIsolation::Visible
+                if self.config.load().durability == Durability::Durable
+                    && !is_planted(Mistake::ShowWhatIsWritten) =>
+            {
                 self.ends.durable()
             }
             _ => self.ends.written(),

@@ -4,9 +4,12 @@ mod append;
 mod checkpoint_file;
 mod close;
 mod commit;
+mod ends;
 mod fetch;
 mod inner;
 mod lookup;
+#[cfg(all(test, loom))]
+mod loom_tests;
 mod maintain;
 mod options;
 mod receipt;

@@ -8,7 +8,8 @@ use arc_swap::ArcSwap;
 
 use super::checkpoint_file::CheckpointFile;
 use super::commit::GroupCommit;
-use super::inner::{Counters, Ends, Failure, Inner};
+use super::ends::Ends;
+use super::inner::{Counters, Failure, Inner};
 use super::signal::Listeners;
 use super::slot::Slot;
 use super::staging::{Staging, StagingPlace};

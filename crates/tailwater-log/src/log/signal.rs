@@ -4,14 +4,15 @@
 //!   ends the sleep.
 //! - An unarmed signal costs the publisher one load.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, PoisonError, Weak};
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
 
 use super::{FetchIsolation, Inner};
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
+use crate::sync::{Condvar, Mutex, MutexGuard};
 
 /// Something that sleeps until one of several logs has news.
 ///
@@ -55,6 +56,9 @@ impl Signal {
     pub fn arm(&self) {
         self.lock().has_news = false;
         self.is_armed.store(true, Ordering::SeqCst);
+        // Armed before the reader looks, as it is published before the publisher looks whether anybody is armed: one of
+        // the two sees the other.
+        fence(Ordering::SeqCst);
     }
 
     /// Sleeps until there was news since [`arm`](Signal::arm) or `deadline` has passed. Returns whether there was news.
@@ -106,6 +110,14 @@ impl Signal {
         }
     }
 
+    /// Wakes whoever sleeps, or is about to, after something was published.
+    pub(crate) fn wake_if_armed(&self) {
+        fence(Ordering::SeqCst);
+        if self.is_armed() {
+            self.wake();
+        }
+    }
+
     pub(crate) fn is_armed(&self) -> bool {
         self.is_armed.load(Ordering::SeqCst)
     }
@@ -153,8 +165,8 @@ impl Listeners {
     /// Wakes the armed signals of those who see what was just published.
     pub(crate) fn notify(&self, is_for: impl Fn(FetchIsolation) -> bool) {
         for listener in self.list.load().iter() {
-            if is_for(listener.isolation) && listener.signal.is_armed() {
-                listener.signal.wake();
+            if is_for(listener.isolation) {
+                listener.signal.wake_if_armed();
             }
         }
     }

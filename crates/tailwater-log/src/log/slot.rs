@@ -4,8 +4,10 @@
 //! waiters spinning on it.
 
 use std::ops::{Deref, DerefMut};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::PoisonError;
 use std::time::Instant;
+
+use crate::sync::{Condvar, Mutex, MutexGuard};
 
 /// The place of one value.
 #[derive(Debug)]
@@ -76,7 +78,7 @@ impl<T> Drop for Taken<'_, T> {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use std::time::Duration;
 

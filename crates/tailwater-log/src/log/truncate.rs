@@ -10,6 +10,7 @@ use crate::error::CorruptionKind;
 use crate::format::{
     self, BATCH_HEADER_BYTES, BatchHeader, BatchPlace, Codec, RecordFields, RecordIter, SEGMENT_DATA_START,
 };
+use crate::mistakes::{Mistake, is_planted};
 use crate::segment::{NewSegment, Segment};
 use crate::{Error, FilePosition, Offset, OffsetRange, Result, Timestamp};
 
@@ -38,7 +39,10 @@ impl Inner {
         // anything supersedes it.
         let cut = writer
             .drain(self)
-            .and_then(|()| self.sync_active(&mut writer))
+            .and_then(|()| match is_planted(Mistake::TruncationForgetsKept) {
+                true => Ok(()),
+                false => self.sync_active(&mut writer),
+            })
             .and_then(|()| self.cut_at(&mut writer, offset));
         if !matches!(cut, Ok(true)) {
             let room_end = writer.room_end(&self.config.load());
@@ -63,7 +67,10 @@ impl Inner {
 
     /// Renames in a segment that begins at `offset` (or at the batch that it cuts through) and has a higher epoch.
     fn cut(&self, writer: &mut Writer, offset: Offset) -> Result<()> {
-        let epoch = writer.header.epoch.checked_next().ok_or(Error::Exhausted { what: "epochs" })?;
+        let mut epoch = writer.header.epoch.checked_next().ok_or(Error::Exhausted { what: "epochs" })?;
+        if is_planted(Mistake::TruncationKeepsEpoch) {
+            epoch = writer.header.epoch;
+        }
         let (base, kept) = self.kept_part(offset)?;
         writer.set_dirty(self)?;
         let mut header = new_header(self, epoch, offset);
@@ -188,7 +195,11 @@ impl Inner {
         self.failure.check()?;
         writer.set_dirty(self)?;
         self.ends.set_start(offset);
-        for _ in 0..2 {
+        if is_planted(Mistake::UnlinkBeforeLogStart) {
+            let (removed, _) = self.segments.load().split_below(offset);
+            self.remove_segments(&mut writer, removed);
+        }
+        for _ in 0..if is_planted(Mistake::LogStartInOneSlot) { 1 } else { 2 } {
             let checkpoint = writer.checkpoint_now(self, true);
             let written = writer.checkpoint.write(checkpoint).and_then(|()| writer.checkpoint.sync());
             written.map_err(|error| self.fail(error))?;

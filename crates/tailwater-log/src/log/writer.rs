@@ -17,6 +17,7 @@ use super::inner::Inner;
 use super::staging::{StagedBuffer, StagingPlace};
 use crate::format::{Checkpoint, Footer, SEGMENT_DATA_START, SegmentHeader};
 use crate::limits::{KIB, MIB};
+use crate::mistakes::{Mistake, is_planted};
 use crate::segment::{NewSegment, Segment};
 use crate::storage::FileHandle;
 use crate::{Error, FilePosition, LogConfig, LogEpoch, Offset, Result, Timestamp, format};
@@ -106,16 +107,18 @@ impl Writer {
 
     /// Makes the dirty flag durable, unless it is.
     pub(crate) fn set_dirty(&mut self, log: &Inner) -> Result<()> {
-        if !self.is_dirty {
+        if !self.is_dirty && !is_planted(Mistake::LeaveCleanMark) {
             // Dirty until proved clean: after an error nobody knows what the file says.
             self.is_dirty = true;
             let checkpoint = self.checkpoint_now(log, true);
             // The names too: the process that made these files may have died before it could sync them.
-            let written = log
-                .storage
-                .sync_directory(&log.directory)
+            let written = (is_planted(Mistake::TrustNamesOfOthers).then_some(Ok(())))
+                .unwrap_or_else(|| log.storage.sync_directory(&log.directory))
                 .and_then(|()| self.checkpoint.write(checkpoint))
-                .and_then(|()| self.checkpoint.sync());
+                .and_then(|()| match is_planted(Mistake::DirtyFlagNotSynced) {
+                    true => Ok(()),
+                    false => self.checkpoint.sync(),
+                });
             written.map_err(|error| log.fail(error))?;
         }
         Ok(())
@@ -136,10 +139,13 @@ impl Writer {
             buffer.finish(self.header.salt, log.ends.durable());
             self.unwritten = Some(buffer);
         }
-        self.set_dirty(log)?;
+        if !is_planted(Mistake::DirtyFlagAfterWrite) {
+            self.set_dirty(log)?;
+        }
         let Some(buffer) = self.unwritten.as_ref() else { return Ok(false) };
         // A full disk leaves the buffer here, to be written at the same place later; anything else is final.
         log.sticky(self.file.write_all_at(&buffer.bytes, buffer.position))?;
+        self.set_dirty(log)?;
         let Some(buffer) = self.unwritten.take() else { return Ok(false) };
 
         let size = buffer.bytes.len() as u64;
@@ -332,7 +338,7 @@ impl Writer {
         while let Some(unsealed) = self.unsealed.front() {
             let is_durable = unsealed.end <= log.ends.durable()
                 && (unsealed.end < self.active.base || !self.is_roll_blocked());
-            if !is_durable {
+            if !is_durable && !is_planted(Mistake::FooterBeforeSync) {
                 break;
             }
             seal(log, unsealed)?;
@@ -402,20 +408,26 @@ impl Inner {
         };
         let Some(plan) = plan else { return Ok(self.ends.durable()) };
         self.failure.check()?;
+        let is_small = plan.bytes < 400 && is_planted(Mistake::SkipSmallSyncs);
         // In this order: the older file, the newer one's name, the newer one. The durable offset passes a segment's
         // end only when the next one can be found.
-        if let Some(previous) = &plan.previous {
-            self.sync_or_fail(previous.sync_data())?;
+        if let Some(previous) = &plan.previous
+            && !is_planted(Mistake::ForgetPreviousSegment)
+        {
+            self.sync_or_fail(|| previous.sync_data())?;
         }
-        if plan.sync_names {
-            self.sync_or_fail(self.storage.sync_directory(&self.directory))?;
+        if plan.sync_names && !is_planted(Mistake::ForgetNameOfNewSegment) {
+            self.sync_or_fail(|| self.storage.sync_directory(&self.directory))?;
         }
-        if plan.point.position > SEGMENT_DATA_START && plan.point.offset > plan.base {
-            self.sync_or_fail(plan.active.sync_data())?;
+        if plan.point.position > SEGMENT_DATA_START && plan.point.offset > plan.base && !is_small {
+            self.sync_or_fail(|| plan.active.sync_data())?;
         }
         self.counters.syncs.fetch_add(1, Ordering::Relaxed);
         self.failure.check()?;
-        self.publish_durable(plan.point.offset);
+        self.publish_durable(match is_planted(Mistake::AcknowledgeWhatIsStaged) {
+            true => self.log_end_offset(),
+            false => plan.point.offset,
+        });
         slot.take().finish_sync(self, &plan)?;
         Ok(plan.point.offset)
     }
@@ -423,7 +435,7 @@ impl Inner {
     /// Makes durable what the active segment holds, with the writer in hand. The older segment and the names are durable.
     pub(crate) fn sync_active(&self, writer: &mut Writer) -> Result<()> {
         if let Some(plan) = writer.plan_sync(self) {
-            self.sync_or_fail(plan.active.sync_data())?;
+            self.sync_or_fail(|| plan.active.sync_data())?;
             self.counters.syncs.fetch_add(1, Ordering::Relaxed);
             self.publish_durable(plan.point.offset);
             writer.finish_sync(self, &plan)?;
@@ -432,7 +444,14 @@ impl Inner {
     }
 
     /// A failed sync is final, whatever the error: what it dropped never becomes durable by trying again.
-    fn sync_or_fail(&self, synced: Result<()>) -> Result<()> {
-        synced.map_err(|error| self.fail(error))
+    fn sync_or_fail(&self, sync: impl Fn() -> Result<()>) -> Result<()> {
+        let mut synced = sync();
+        if is_planted(Mistake::RetryFailedSync) {
+            synced = synced.or_else(|_| sync());
+        }
+        match synced {
+            Err(_) if is_planted(Mistake::ForgetFailedSync) => Ok(()),
+            synced => synced.map_err(|error| self.fail(error)),
+        }
     }
 }

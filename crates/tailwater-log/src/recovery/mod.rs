@@ -26,6 +26,7 @@ pub use report::{RecoveryOutcome, RecoveryReport, TornTail};
 use crate::error::{Corruption, CorruptionKind};
 use crate::format::{Checkpoint, SEGMENT_DATA_START, SegmentHeader};
 use crate::log::{CHECKPOINT_NAME, CheckpointFile, ScanPoint, kind_of};
+use crate::mistakes::{Mistake, is_planted};
 use crate::segment::{BatchFault, Segment, SegmentList};
 use crate::storage::{FileHandle, Storage};
 use crate::{
@@ -256,14 +257,16 @@ fn damage_of(context: &OpenContext<'_>, facts: &Facts) -> Option<Error> {
         let path = context.directory.join(crate::segment::file_name(facts.log_start));
         return Some(corruption(&path, FilePosition::ZERO, offsets, CorruptionKind::MissingSegment));
     }
-    (facts.scan.end.offset < facts.durable_mark).then(|| missing_below_mark(facts))
+    let is_cut = facts.scan.end.offset < facts.durable_mark && !is_planted(Mistake::ForgetDurableMark);
+    is_cut.then(|| missing_below_mark(facts))
 }
 
 /// Where the scan begins: where the checkpoint says, if that is still part of the log, else at the first segment.
 fn scan_start(live: &[LiveSegment], checkpoint: Option<&Checkpoint>, all: &[decide::NamedSegment]) -> Place {
     let first = Place { index: 0, position: SEGMENT_DATA_START, offset: live[0].named.base };
     let Some(mark) = checkpoint else { return first };
-    let is_current = all.iter().all(|segment| segment.epoch <= mark.epoch);
+    let is_current =
+        all.iter().all(|segment| segment.epoch <= mark.epoch) || is_planted(Mistake::TrustOldScanPoint);
     let index = live.iter().position(|segment| segment.named.base == mark.scan_base);
     match index {
         Some(index)

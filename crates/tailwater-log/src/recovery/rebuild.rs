@@ -14,6 +14,7 @@ use super::{Facts, OpenContext, TornTail};
 use crate::format::{Checkpoint, SEGMENT_DATA_START, SegmentHeader, SegmentSummary};
 use crate::limits::MIB;
 use crate::log::{CheckpointFile, ScanPoint};
+use crate::mistakes::{Mistake, is_planted};
 use crate::segment::{BatchWalk, NewSegment, Segment, SegmentCopy, Step, file_name};
 use crate::storage::{EntryKind, FileHandle, create_temporary};
 use crate::{Error, FilePosition, Offset, Result};
@@ -44,7 +45,13 @@ pub(crate) struct Rebuilt {
 
 /// Rebuilds the log that `facts` describe.
 pub(crate) fn rebuild(context: &OpenContext<'_>, survey: &Survey, facts: &Facts) -> Result<Rebuilt> {
-    let epoch = facts.highest_epoch.checked_next().ok_or(Error::Exhausted { what: "epochs" })?;
+    let mut epoch = facts.highest_epoch.checked_next().ok_or(Error::Exhausted { what: "epochs" })?;
+    if is_planted(Mistake::RecoveryKeepsEpoch) {
+        epoch = facts.highest_epoch;
+    }
+    if is_planted(Mistake::RecoverInPlace) {
+        return go_on_in_place(context, survey, facts);
+    }
     let header = SegmentHeader {
         identity: context.identity,
         epoch,
@@ -63,11 +70,13 @@ pub(crate) fn rebuild(context: &OpenContext<'_>, survey: &Survey, facts: &Facts)
         let full = std::io::Error::other("the torn tail cannot be kept; see the log for why");
         return Err(copy.new.discard(context.storage, Error::io(crate::IoOperation::Write, path, full)));
     }
-    let committed = copy
-        .new
-        .sync()
+    let committed = (is_planted(Mistake::RecoveryForgetsSync).then_some(Ok(())))
+        .unwrap_or_else(|| copy.new.sync())
         .and_then(|()| copy.new.publish(context.storage, context.directory, base))
-        .and_then(|()| context.storage.sync_directory(context.directory));
+        .and_then(|()| match is_planted(Mistake::UnlinkBeforeCommit) {
+            true => Ok(()),
+            false => context.storage.sync_directory(context.directory),
+        });
     committed.map_err(|error| copy.new.discard(context.storage, error))?;
 
     let point = ScanPoint { base, position: copy.end, offset: facts.scan.end.offset };
@@ -120,6 +129,48 @@ pub(crate) fn rebuild(context: &OpenContext<'_>, survey: &Survey, facts: &Facts)
     let read_mode = context.config.read_mode;
     let segment = copy.new.into_segment(context.directory, base, read_mode, copy.end, copy.summary);
     Ok(Rebuilt { segment, file, header, allocated, checkpoint, point, torn_tail, removed_files, is_littered })
+}
+
+/// The log as it is, to be appended to behind its last good batch: [`Mistake::RecoverInPlace`].
+#[cold]
+fn go_on_in_place(context: &OpenContext<'_>, survey: &Survey, facts: &Facts) -> Result<Rebuilt> {
+    let end = facts.scan.end;
+    let base = facts.live[end.index].named.base;
+    let Some((file, opened)) = super::survey::open_active(context, base)? else {
+        return Err(Error::Closed);
+    };
+    let point = ScanPoint { base, position: end.position, offset: end.offset };
+    let latest = survey.checkpoint.map(|found| found.newest.latest_append_time);
+    let checkpoint = CheckpointFile::replace(
+        context.storage,
+        context.directory,
+        Checkpoint {
+            identity: context.identity,
+            sequence: 0,
+            is_dirty: true,
+            epoch: facts.highest_epoch,
+            log_start: facts.log_start,
+            durable: point.offset,
+            scan_base: base,
+            scan_position: point.position,
+            scan_offset: point.offset,
+            latest_append_time: facts.scan.latest_append_time.max(latest).unwrap_or_default(),
+        },
+    )?;
+    context.storage.sync_directory(context.directory)?;
+    let (header, allocated) = (opened.header, file.length()?);
+    let segment = Arc::new(Segment::opened(context.directory, base, opened, end.position, None));
+    Ok(Rebuilt {
+        segment,
+        file,
+        header,
+        allocated,
+        checkpoint,
+        point,
+        torn_tail: None,
+        removed_files: Vec::new(),
+        is_littered: false,
+    })
 }
 
 /// A copy of the end of the log under a temporary name.

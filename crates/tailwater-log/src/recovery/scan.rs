@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::decide::NamedSegment;
 use crate::format::{BatchHeader, HeaderFault, SEGMENT_DATA_START};
+use crate::mistakes::{Mistake, is_planted};
 use crate::segment::{BatchFault, BatchWalk, OpenSegment, Segment, Step, first_nonzero, read_footer};
 use crate::{FilePosition, LogEpoch, Offset, Result, Timestamp};
 
@@ -89,7 +90,10 @@ impl Scan {
             }
             data_end = position;
         }
-        let mut walk = BatchWalk::new(&live.opened, self.end.position, data_end);
+        let mut walk = match is_planted(Mistake::ScanWithoutBodies) {
+            true => BatchWalk::headers_only(&live.opened, self.end.position, data_end),
+            false => BatchWalk::new(&live.opened, self.end.position, data_end),
+        };
         while self.end.offset < live.end {
             match walk.next(self.end.offset)? {
                 Step::Batch(batch) if batch.header.next_offset() <= live.end => {

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::format::{HeaderCopies, SegmentHeader};
+use crate::mistakes::{Mistake, is_planted};
 use crate::storage::{FileHandle, Storage, create_temporary};
 use crate::{FilePosition, Offset, ReadMode, Result};
 
@@ -60,6 +61,9 @@ impl NewSegment {
 
     /// Makes what is in the file durable; needed before [`NewSegment::publish`].
     pub(crate) fn sync(&self) -> Result<()> {
+        if is_planted(Mistake::RenameBeforeSync) {
+            return Ok(());
+        }
         self.file.sync_all()
     }
 

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::{EntryKind, FileHandle, OpenMode, Storage};
+use crate::mistakes::{Mistake, is_planted};
 use crate::{Error, FilePosition, IoOperation, Result};
 
 /// Makes an empty file for something unfinished, in the place of whatever an interrupted operation left there.
@@ -12,6 +13,10 @@ use crate::{Error, FilePosition, IoOperation, Result};
 pub(crate) fn create_temporary(storage: &Arc<dyn Storage>, path: &Path) -> Result<FileHandle> {
     match storage.open_file(path, OpenMode::CreateNew) {
         Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::AlreadyExists => {
+            if is_planted(Mistake::ReuseTemporaryFile) {
+                let file = storage.open_file(path, OpenMode::ReadWrite)?;
+                return file.set_length(0).map(|()| file);
+            }
             storage.remove_file(path)?;
             storage.open_file(path, OpenMode::CreateNew)
         }
