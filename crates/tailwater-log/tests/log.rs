@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use tailwater_log::format::Header;
 use tailwater_log::storage::{Disk, SimDisk, Storage};
 use tailwater_log::{
-    Durability, Error, FetchIsolation, FetchLimits, Log, LogEpoch, ManualClock, NewRecord, Offset,
-    OpaqueBatch, RecoveryOutcome, Signal, Timestamp, WhenFull,
+    CorruptionKind, Durability, Error, FetchIsolation, FetchLimits, Log, LogEpoch, ManualClock, NewRecord,
+    Offset, OpaqueBatch, RecoveryOutcome, Signal, Timestamp, WhenFull,
 };
 
 use common::{append, append_numbered, numbered, on_each_storage, options, read_all, with};
@@ -505,4 +505,49 @@ fn a_truncation_is_whole_though_the_disk_has_no_room_for_its_checkpoint() {
     drop(log);
     let log = Log::open(Arc::new(disk.crash(|_, _| false)), "/log".as_ref(), with(|_| {})).unwrap();
     assert_eq!(read_all(&log), expected);
+}
+
+/// A log of several segments that lost power; its checkpoint was not advanced since it was made.
+fn powerless_disk() -> SimDisk {
+    let disk = SimDisk::new(1);
+    let log = Log::create(Arc::new(disk.clone()), "/log".as_ref(), with(|_| {})).unwrap();
+    append_numbered(&log, 0..120);
+    assert!(log.stats().unwrap().segment_count >= 3);
+    disk.crash(|_, _| true)
+}
+
+// Where a segment's header was damaged the others were not looked into: the log ended at what the checkpoint said, or at
+// the base of the last segment, and durable records behind that could not be read.
+#[test]
+fn a_damaged_segment_header_hides_no_record_of_other_segments() {
+    let disk = powerless_disk();
+    let first = "/log/00000000000000000000.log".as_ref();
+    disk.flip_bit(first, 0).unwrap();
+    disk.flip_bit(first, 512 * 8).unwrap();
+    let log = Log::open(Arc::new(disk), "/log".as_ref(), with(|_| {})).unwrap();
+    assert_eq!(log.recovery_report().outcome, RecoveryOutcome::Corrupt);
+    assert_eq!(log.log_end_offset(), Offset::new(120));
+    let fetch = |from| log.fetch(from, FetchLimits::default(), FetchIsolation::Visible, None);
+    let Err(Error::Corrupt(damage)) = fetch(Offset::ZERO) else { panic!("it has no header") };
+    assert_eq!(damage.kind, CorruptionKind::BadSegmentHeader);
+    let mut from = damage.offsets.end;
+    while from < Offset::new(120) {
+        from = fetch(from).unwrap().next_offset();
+    }
+}
+
+// The log began at the first segment that was there: to a reader that was behind it looked as if retention had removed
+// what it had not read.
+#[test]
+fn a_missing_first_segment_is_damage_to_whoever_reads_there() {
+    let disk = powerless_disk();
+    disk.remove_file("/log/00000000000000000000.log".as_ref()).unwrap();
+    let log = Log::open(Arc::new(disk), "/log".as_ref(), with(|_| {})).unwrap();
+    assert_eq!(log.recovery_report().outcome, RecoveryOutcome::Corrupt);
+    assert_eq!(log.log_start_offset(), Offset::ZERO);
+    let fetch = |from| log.fetch(from, FetchLimits::default(), FetchIsolation::Visible, None);
+    let Err(Error::Corrupt(damage)) = fetch(Offset::ZERO) else { panic!("it is missing") };
+    assert_eq!((damage.kind, damage.offsets.start), (CorruptionKind::MissingSegment, Offset::ZERO));
+    let behind = fetch(damage.offsets.end).unwrap();
+    assert_eq!(behind.iter().next().unwrap().offset(), damage.offsets.end);
 }

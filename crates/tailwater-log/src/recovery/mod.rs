@@ -181,10 +181,12 @@ enum Examined {
 
 /// Finds out what there is, and whether a log can be rebuilt from it. Changes nothing.
 fn examine(context: &OpenContext<'_>, survey: &Survey) -> Result<Examined> {
-    let named = match open_all(context, survey)? {
-        Ok(named) => named,
-        Err(error) => return Ok(Examined::Corrupt(Box::new(corrupt_by_header(context, survey, error)))),
-    };
+    let (named, damaged) = open_all(context, survey)?;
+    if let Some((_, error)) = damaged.first() {
+        let error = error.clone();
+        let bases = damaged.into_iter().map(|(base, _)| base).collect();
+        return Ok(Examined::Corrupt(Box::new(corrupt_by_header(context, survey, &named, bases, error)?)));
+    }
     let facts = gather(survey, &named, None, durable_mark)?;
     match damage_of(context, &facts) {
         Some(error) => Ok(Examined::Corrupt(Box::new(corrupt(context, survey, facts, error)))),
@@ -192,8 +194,11 @@ fn examine(context: &OpenContext<'_>, survey: &Survey) -> Result<Examined> {
     }
 }
 
-/// Opens all named segments. The inner error is a header that cannot be used.
-fn open_all(context: &OpenContext<'_>, survey: &Survey) -> Result<Result<Vec<LiveSegment>, Error>> {
+/// The base of a segment whose header cannot be used, and why.
+type DamagedSegment = (Offset, Error);
+
+/// Opens all named segments. Those whose header cannot be used come with the error that says why.
+fn open_all(context: &OpenContext<'_>, survey: &Survey) -> Result<(Vec<LiveSegment>, Vec<DamagedSegment>)> {
     if survey.bases.is_empty() {
         let offsets = OffsetRange { start: Offset::ZERO, end: Offset::ZERO };
         return Err(corruption(
@@ -203,7 +208,14 @@ fn open_all(context: &OpenContext<'_>, survey: &Survey) -> Result<Result<Vec<Liv
             CorruptionKind::MissingSegment,
         ));
     }
-    survey.bases.iter().map(|base| survey::open_named(context, *base)).collect()
+    let (mut named, mut damaged) = (Vec::with_capacity(survey.bases.len()), Vec::new());
+    for base in &survey.bases {
+        match survey::open_named(context, *base)? {
+            Ok(opened) => named.push(opened),
+            Err(error) => damaged.push((*base, error)),
+        }
+    }
+    Ok((named, damaged))
 }
 
 /// Works out the live segments, the log start, the end and the durable mark (by the rule `mark`). The scan begins where
@@ -317,14 +329,19 @@ fn corruption(
 fn corrupt(context: &OpenContext<'_>, survey: &Survey, facts: Facts, error: Error) -> Opened {
     let mut report = survey.report(RecoveryOutcome::Corrupt);
     report.epoch = facts.highest_epoch;
-    report.log_start_offset = facts.log_start.max(facts.live[0].named.base);
+    report.log_start_offset = facts.log_start;
     report.log_end_offset = facts.scan.highest_seen.max(facts.durable_mark);
     report.durable_mark = facts.durable_mark;
     report.scanned_bytes = facts.scan.scanned_bytes;
     report.corruption = Some(error);
     tracing::error!(directory = %context.directory.display(), "the log is damaged and takes no appends");
+    // Where the first segment is missing, whoever reads there is told so: to a reader that is behind, a later log start
+    // would look like retention.
+    let missing = (facts.live[0].named.base > facts.log_start)
+        .then(|| Arc::new(Segment::unopened(context.directory, facts.log_start)));
+    let segments = missing.into_iter().chain(facts.live.iter().map(|live| Arc::clone(&live.segment)));
     Opened {
-        segments: SegmentList::new(facts.live.iter().map(|live| Arc::clone(&live.segment)).collect()),
+        segments: SegmentList::new(segments.collect()),
         start: report.log_start_offset,
         end: report.log_end_offset,
         epoch: report.epoch,
@@ -333,10 +350,14 @@ fn corrupt(context: &OpenContext<'_>, survey: &Survey, facts: Facts, error: Erro
     }
 }
 
-/// A log with a segment whose header cannot be used: what the others hold can be read.
-fn corrupt_by_header(context: &OpenContext<'_>, survey: &Survey, error: Error) -> Opened {
-    let segments: Vec<_> =
-        survey.bases.iter().map(|base| Arc::new(Segment::unopened(context.directory, *base))).collect();
+/// A log with segments whose headers cannot be used, at `damaged`: what the others hold can be read, to the end.
+fn corrupt_by_header(
+    context: &OpenContext<'_>,
+    survey: &Survey,
+    named: &[LiveSegment],
+    damaged: Vec<Offset>,
+    error: Error,
+) -> Result<Opened> {
     let mut report = survey.report(RecoveryOutcome::Corrupt);
     let mark = survey.checkpoint.map(|found| found.newest);
     let first = survey.bases[0];
@@ -344,17 +365,29 @@ fn corrupt_by_header(context: &OpenContext<'_>, survey: &Survey, error: Error) -
     report.epoch = mark.map_or(LogEpoch::FIRST, |mark| mark.epoch);
     report.log_start_offset = mark.map_or(first, |mark| mark.log_start.max(first));
     report.durable_mark = mark.map_or(last, |mark| mark.durable);
-    report.log_end_offset = report.durable_mark.max(last).max(report.log_start_offset);
+    let mut segments: Vec<_> =
+        damaged.iter().map(|base| Arc::new(Segment::unopened(context.directory, *base))).collect();
+    let mut end = last;
+    if !named.is_empty() {
+        let facts = gather(survey, named, None, durable_mark)?;
+        report.epoch = facts.highest_epoch;
+        report.durable_mark = report.durable_mark.max(facts.durable_mark);
+        report.scanned_bytes = facts.scan.scanned_bytes;
+        end = end.max(facts.scan.highest_seen);
+        segments.extend(facts.live.iter().map(|live| Arc::clone(&live.segment)));
+        segments.sort_unstable_by_key(|segment| segment.base);
+    }
+    report.log_end_offset = end.max(report.durable_mark).max(report.log_start_offset);
     report.corruption = Some(error);
     tracing::error!(directory = %context.directory.display(), "the log is damaged and takes no appends");
-    Opened {
+    Ok(Opened {
         segments: SegmentList::new(segments),
         start: report.log_start_offset,
         end: report.log_end_offset,
         epoch: report.epoch,
         active: None,
         report,
-    }
+    })
 }
 
 /// A log as it is after [`rebuild::rebuild`].
