@@ -1,6 +1,6 @@
 //! Topics as the handles of a broker share them.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -146,7 +146,8 @@ fn config_of(stored: &CatalogTopic) -> Result<TopicConfig> {
 #[derive(Debug, Default)]
 pub(crate) struct TopicSet {
     by_name: HashMap<String, Arc<Topic>>,
-    by_id: HashMap<TopicId, Arc<Topic>>,
+    /// Ordered, so that equal brokers do equal things in an equal order.
+    by_id: BTreeMap<TopicId, Arc<Topic>>,
 }
 
 impl TopicSet {
@@ -175,7 +176,7 @@ impl TopicSet {
         self.by_id.get(&id)
     }
 
-    /// All of them, Tailwater's own too, in no order.
+    /// All of them, Tailwater's own too, ordered by their ids.
     pub(crate) fn all(&self) -> impl Iterator<Item = &Arc<Topic>> {
         self.by_id.values()
     }

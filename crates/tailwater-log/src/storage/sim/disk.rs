@@ -98,6 +98,13 @@ impl SimDisk {
         Self::with(self.lock().after_crash(survives))
     }
 
+    /// Another machine with this disk as it is at this moment, what is pending, handles, locks and planned faults included:
+    /// to look later at how a power cut now would leave it, while this one runs on.
+    #[must_use]
+    pub fn snapshot(&self) -> Self {
+        Self::with(self.lock().clone())
+    }
+
     /// Ends the process and not the machine: everything written is still there, as pending as it was; handles and locks
     /// of the old process are dead.
     #[must_use]
