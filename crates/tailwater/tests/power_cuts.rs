@@ -68,7 +68,11 @@ impl Run {
         options.open_on(Arc::new(self.recorder.clone()), DATA).unwrap()
     }
 
-    fn administer(&self, change: impl FnOnce(&mut Catalog), call: impl FnOnce() -> Result<()>) {
+    fn administer(
+        &self,
+        change: impl FnOnce(&mut Catalog) -> Option<Entry>,
+        call: impl FnOnce() -> Result<()>,
+    ) {
         let mut catalog = self.catalog.lock().unwrap().clone();
         change(&mut catalog);
         self.recorder.note(Event::CatalogBegins { after: catalog.clone() });
@@ -81,7 +85,7 @@ impl Run {
         let partitions = config.partition_count().unwrap_or(1);
         let entry = Entry { topic, partitions };
         self.administer(
-            |catalog| drop(catalog.insert(name.to_owned(), entry)),
+            |catalog| catalog.insert(name.to_owned(), entry),
             || broker.create_topic(name, config),
         );
     }
@@ -293,12 +297,12 @@ fn run(seed: u64, threads: u64) -> Done {
     run.reset(&broker);
     run.maintain(&broker);
     run.publish_together(&broker, 5, 3, || {
-        run.administer(|catalog| drop(catalog.remove("audit")), || broker.delete_topic("audit"));
+        run.administer(|catalog| catalog.remove("audit"), || broker.delete_topic("audit"));
         run.create(&broker, "audit", NEW_AUDIT, &small());
         run.publish_some(&broker, "audit", 4, Place { topic: NEW_AUDIT, partition: 0 }, 2);
         let entry = Entry { topic: ORDERS, partitions: 4 };
         run.administer(
-            |catalog| drop(catalog.insert("orders".to_owned(), entry)),
+            |catalog| catalog.insert("orders".to_owned(), entry),
             || broker.alter_topic("orders", &TopicConfig::new().partitions(4)),
         );
     });

@@ -29,6 +29,11 @@ impl Groups {
         &self.store
     }
 
+    /// The log that they are kept in.
+    pub(crate) fn lazy(&self) -> &Arc<LazyLog> {
+        &self.lazy
+    }
+
     /// The receipt of a commit. Has seen to it that it becomes durable, whoever waits for it.
     pub(crate) fn receipt(&self, receipt: tailwater_log::Receipt) -> Receipt<()> {
         self.queues.request_sync(&self.lazy);

@@ -157,7 +157,8 @@ impl Consumer {
     }
 
     /// Commits all that [`poll`](Consumer::poll) has returned, in all partitions at once: after a crash all of it is
-    /// committed or nothing. The receipt completes when that is durable; commits and appends share syncs.
+    /// committed or nothing. The receipt completes when that is durable; commits and appends share syncs. If there is
+    /// nothing new, it completes when what was committed before is durable.
     ///
     /// On a topic that is not durable the records are made durable first, on this thread.
     ///

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tailwater_groups::{Commit, GroupId, GroupKind, Member, Position};
-use tailwater_log::{FetchLimits, PartitionId, Signal};
+use tailwater_log::{FetchLimits, PartitionId, PartitionIdentity, Signal};
 
 use super::assigned::AssignedPartition;
 use super::records::{Chunk, Records};
@@ -49,6 +49,15 @@ struct Membership {
     groups: Arc<Groups>,
     /// Whether something was committed that may not be durable yet.
     has_committed: bool,
+}
+
+impl Membership {
+    /// Whether what the group has committed in a partition is durable, or nothing is committed.
+    fn is_durable(&self, partition: PartitionIdentity) -> bool {
+        let store = self.groups.store();
+        let committed = store.committed(self.member.group(), partition);
+        committed.is_none_or(|committed| store.is_durable(&committed))
+    }
 }
 
 /// A commit that is to be made: which partition, where, and a text.
@@ -107,8 +116,9 @@ impl State {
     /// Reads partitions in turn, until there is enough. `None` if there is neither a record nor an event.
     pub(super) fn poll(&mut self, signal: &Arc<Signal>) -> Result<Option<Records>> {
         let mut records = Records::default();
-        self.follow_topics(signal, &mut records.events)?;
-        let (mut record_count, mut size_bytes, mut first_error) = (0, 0, None);
+        // It is tried again at each poll, and what is read already goes on.
+        let mut first_error = self.follow_topics(signal, &mut records.events).err();
+        let (mut record_count, mut size_bytes) = (0, 0);
         let (first, partition_count) = (self.turn, self.partitions.len());
         for index in (first..partition_count).chain(0..first) {
             let partition = &mut self.partitions[index];
@@ -159,17 +169,20 @@ impl State {
         if Arc::ptr_eq(&present, &self.seen) {
             return Ok(());
         }
-        self.seen = present;
         self.chosen.topics.retain(|(topic, _)| {
-            let is_there = self.seen.by_id(topic.id).is_some();
+            let is_there = present.by_id(topic.id).is_some();
             if !is_there {
                 events.push(Event::TopicDeleted { topic: Arc::clone(&topic.name) });
             }
             is_there
         });
-        self.partitions.retain(|partition| self.seen.by_id(partition.open.topic.id).is_some());
-        self.turn = 0;
-        self.add_partitions(signal, false)
+        self.partitions.retain(|partition| present.by_id(partition.open.topic.id).is_some());
+        if self.turn >= self.partitions.len() {
+            self.turn = 0;
+        }
+        self.add_partitions(signal, false)?;
+        self.seen = present;
+        Ok(())
     }
 
     /// Assigns the partitions that were chosen and are not assigned yet, and finds out where to start in each.
@@ -233,7 +246,13 @@ impl State {
         self.options.broker.check_open()?;
         let Some(membership) = &mut self.membership else { return Err(Error::NoGroup) };
         if commits.is_empty() {
-            return Ok(Receipt::done(Ok(())));
+            // What was committed before may not be durable: nobody waited for it, or it failed.
+            let is_durable = self.partitions.iter().all(|known| membership.is_durable(known.open.identity()));
+            return Ok(if is_durable {
+                Receipt::done(Ok(()))
+            } else {
+                Receipt::flush(self.options.broker.flush(vec![Arc::clone(membership.groups.lazy())]))
+            });
         }
         let mut entries = Vec::with_capacity(commits.len());
         for commit in commits {
@@ -339,10 +358,14 @@ fn first_contact(
 ) -> Result<()> {
     let (store, group) = (membership.groups.store(), membership.member.group());
     let mut commits = Vec::new();
+    let mut is_durable = true;
     for partition in added.iter_mut() {
         let identity = partition.open.identity();
         let position = match store.committed(group, identity) {
-            Some(committed) => committed.position,
+            Some(committed) => {
+                is_durable &= store.is_durable(&committed);
+                committed.position
+            }
             None => {
                 // A partition that was added to a topic which the group knows.
                 let reset = if store.has_met(group, identity.topic_id) { Reset::Earliest } else { reset };
@@ -358,6 +381,9 @@ fn first_contact(
     if !commits.is_empty() {
         let receipt = membership.member.commit(&commits).map_err(|error| explain_commit(error, added))?;
         membership.groups.receipt(receipt).wait()?;
+    } else if !is_durable {
+        // An attempt before this one may have failed half-way: a group that starts anew would start elsewhere.
+        membership.groups.sync()?;
     }
     Ok(())
 }

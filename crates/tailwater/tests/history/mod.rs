@@ -175,10 +175,14 @@ impl Model {
     pub(crate) fn apply(&mut self, event: &Event) {
         match event {
             Event::Sent { at, id } => {
-                self.partition(*at).courses.iter_mut().for_each(|course| drop(course.sent.insert(*id)));
+                for course in &mut self.partition(*at).courses {
+                    course.sent.insert(*id);
+                }
             }
             Event::NotAcknowledged { at, id } => {
-                self.partition(*at).courses.iter_mut().for_each(|course| drop(course.optional.insert(*id)));
+                for course in &mut self.partition(*at).courses {
+                    course.optional.insert(*id);
+                }
             }
             Event::Acknowledged { at, id, offset, is_durable } => {
                 for course in &mut self.partition(*at).courses {
@@ -196,7 +200,9 @@ impl Model {
             }
             Event::CutBegins { at, offset } => self.partition(*at).begin_cut(*offset),
             Event::CutEnds { at } => drop(self.partition(*at).courses.remove(0)),
-            Event::DeleteBegins { at, before } => drop(self.partition(*at).log_starts.insert(*before)),
+            Event::DeleteBegins { at, before } => {
+                self.partition(*at).log_starts.insert(*before);
+            }
             Event::DeleteEnds { at } => {
                 let partition = self.partition(*at);
                 let start = *partition.log_starts.last().unwrap();
