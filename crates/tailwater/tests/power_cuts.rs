@@ -506,7 +506,8 @@ fn search_moment(
         let is_deep = number % 16 == at % 16;
         let is_all = pending == 0 || number == 1;
         let loss = if is_all { Loss::ProcessDeath } else { Loss::PowerCut };
-        let is_root = number < 2 && at % 32 == number || number >= 2 && (number * 31 + at) % 1501 == 0;
+        let is_root =
+            number < 2 && at % 32 == number || number >= 2 && (number * 31 + at).is_multiple_of(1501);
         let root = is_root.then(|| image.snapshot());
         examine(&image, &model, loss, is_deep, searched).map_err(with_place)?;
         if let Some(root) = root {
