@@ -46,6 +46,30 @@ fn wrong_usage_is_two() {
 }
 
 #[test]
+fn nothing_is_created_for_wrong_usage() {
+    let data = Data::new();
+    let long = "x".repeat(250);
+    for (part, command) in [
+        ("'/' is not allowed", &["topic", "create", "a/b"][..]),
+        ("'\u{fc}' is not allowed", &["topic", "create", "m\u{fc}ller"]),
+        ("it is empty", &["topic", "create", ""]),
+        ("mean directories", &["topic", "create", ".."]),
+        ("are reserved", &["topic", "create", "__groups"]),
+        ("it has 250 bytes, and 249 are allowed", &["topic", "create", &long]),
+        ("it must be from 1 to 100000", &["topic", "create", "orders", "--partitions", "0"]),
+        ("it must be from 4096", &["topic", "create", "orders", "--set", "segment_bytes=17"]),
+        ("'/' is not allowed", &["produce", "a/b"]),
+        ("cannot be used with", &["produce", "orders", "--json", "--key", "x"]),
+        ("--json excludes", &["--json", "produce", "orders", "--key", "x"]),
+    ] {
+        data.fails_with(2, &[part], command, b"a\n");
+        assert!(!data.path().exists(), "{command:?} made the directory");
+    }
+    data.fails_with(1, &["cannot read missing"], &["produce", "orders", "--file", "missing"], b"");
+    assert!(!data.path().exists());
+}
+
+#[test]
 fn what_is_not_there_is_named() {
     let data = Data::new();
     for command in

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use tailwater_log::{Durability, LogConfig, ReadMode};
 
-use crate::catalog::MAX_PARTITIONS;
+use crate::catalog::{MAX_PARTITIONS, name};
 use crate::error::{Expected, InvalidSetting};
 use crate::{Error, Result};
 
@@ -246,6 +246,28 @@ impl TopicConfig {
         merged.partitions = self.partitions.or(defaults.partitions);
         merged.given.extend(&self.given);
         merged
+    }
+
+    /// Checks these settings and the name of a topic, as [`Broker::create_topic`](crate::Broker::create_topic) does, where
+    /// there is no broker yet: before a directory is created for a topic that cannot be.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidTopicName`], [`Error::InvalidPartitionCount`], [`Error::InvalidConfig`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use tailwater::{Error, TopicConfig};
+    ///
+    /// assert!(TopicConfig::new().check("orders").is_ok());
+    /// assert!(matches!(TopicConfig::new().check("a/b"), Err(Error::InvalidTopicName { .. })));
+    /// ```
+    pub fn check(&self, name: &str) -> Result<()> {
+        name::check(name)?;
+        self.checked_partitions()?;
+        self.to_log_config()?;
+        Ok(())
     }
 
     /// The number of partitions to create, checked.

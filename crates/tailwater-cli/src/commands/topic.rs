@@ -12,6 +12,7 @@ pub(crate) fn run(directory: &Directory, json: bool, command: TopicCommand) -> R
     match command {
         TopicCommand::Create { name, partitions, settings } => {
             let config = with_settings(TopicConfig::new().partitions(partitions), &settings)?;
+            config.check(&name)?;
             let broker = directory.open(Missing::Create)?;
             broker.create_topic(&name, &config)?;
             close(&broker)

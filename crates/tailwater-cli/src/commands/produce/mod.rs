@@ -40,6 +40,8 @@ pub(crate) fn run(directory: &Directory, json: bool, args: ProduceArgs) -> Resul
             "--json excludes --key, --key-separator, --header and --null-value: records say these themselves";
         return Err(Failure::usage(text));
     }
+    // Nothing is created for what cannot be.
+    TopicConfig::new().check(&args.topic)?;
     let input = Input::open(&args)?;
     let missing = if args.no_create { Missing::Fail } else { Missing::Create };
     let broker = directory.open(missing)?;
