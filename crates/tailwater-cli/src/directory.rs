@@ -9,9 +9,10 @@ use tailwater::storage::{Disk, Storage, read_whole};
 use tailwater::{
     Broker, BrokerOptions, Embedded, Error, PartitionId, RecoveryOutcome, RecoveryReport, TopicPartition,
 };
+use tailwater_cli::similar::most_similar;
 use tailwater_log::format::decode_slots;
 
-use crate::exit::{Failure, Result, warn};
+use crate::exit::{Failure, Result, Unknown, warn};
 
 /// How long to sleep before the lock is tried again.
 const LOCK_RETRY: Duration = Duration::from_millis(20);
@@ -50,6 +51,7 @@ impl Directory {
                 Err(Error::Locked(_)) if deadline.is_none_or(|deadline| Instant::now() < deadline) => {
                     thread::sleep(LOCK_RETRY);
                 }
+                Err(Error::Locked(locked)) => return Err(Failure::locked(&locked, self.lock_timeout)),
                 opened => break opened?,
             }
         };
@@ -116,6 +118,17 @@ impl Directory {
         let bytes = read_whole(&storage, &file, MAX_CHECKPOINT_BYTES).ok().flatten().unwrap_or_default();
         let slots = decode_slots(&bytes).ok();
         slots.is_some_and(|slots| slots.all_verify && slots.newest.is_some_and(|newest| !newest.is_dirty))
+    }
+
+    /// The name that was meant by one that nothing has, if there is a similar one.
+    pub(crate) fn similar_to(&self, unknown: &Unknown) -> Option<String> {
+        let broker = self.attach().ok()?;
+        match unknown {
+            Unknown::Topic(name) => most_similar(name, broker.topics().ok()?),
+            Unknown::Group(name) => {
+                most_similar(name, broker.groups().ok()?.into_iter().map(|listed| listed.id))
+            }
+        }
     }
 
     /// Attaches to it: nothing is locked, recovered or written.

@@ -12,8 +12,10 @@
 use std::fmt;
 use std::io;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
 
-use tailwater::Error;
+use tailwater::{Error, Locked};
 
 /// The result of a command.
 pub(crate) type Result<T, E = Failure> = std::result::Result<T, E>;
@@ -24,7 +26,14 @@ pub(crate) enum Failure {
     /// Nobody reads standard output any more: no failure to whoever closed it.
     StdoutClosed,
     /// What standard error says, and the exit code.
-    Message { code: u8, text: String },
+    Message { code: u8, text: String, unknown: Option<Unknown> },
+}
+
+/// A name that nothing has, which may be misspelt.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Unknown {
+    Topic(Arc<str>),
+    Group(Arc<str>),
 }
 
 const FAILED: u8 = 1;
@@ -35,19 +44,56 @@ const TIMED_OUT: u8 = 5;
 
 impl Failure {
     pub(crate) fn failed(text: impl Into<String>) -> Self {
-        Self::Message { code: FAILED, text: text.into() }
+        Self::message(FAILED, text)
     }
 
     pub(crate) fn usage(text: impl Into<String>) -> Self {
-        Self::Message { code: USAGE, text: text.into() }
+        Self::message(USAGE, text)
     }
 
     pub(crate) fn corrupt(text: impl Into<String>) -> Self {
-        Self::Message { code: CORRUPT, text: text.into() }
+        Self::message(CORRUPT, text)
     }
 
     pub(crate) fn timed_out(text: impl Into<String>) -> Self {
-        Self::Message { code: TIMED_OUT, text: text.into() }
+        Self::message(TIMED_OUT, text)
+    }
+
+    fn message(code: u8, text: impl Into<String>) -> Self {
+        Self::Message { code, text: text.into(), unknown: None }
+    }
+
+    /// Another process writes to the directory, and did so all the time that it was waited for.
+    pub(crate) fn locked(locked: &Locked, waited: Duration) -> Self {
+        let holder = locked.holder.as_deref().unwrap_or("another process");
+        let directory = locked.path.parent().unwrap_or(&locked.path).display();
+        let text = if waited.is_zero() {
+            format!(
+                "{directory} is in use by {holder}: close it there, or wait for it with --lock-timeout 10s"
+            )
+        } else {
+            format!(
+                "{directory} is still in use by {holder} after {waited:?}: close it there, or wait longer"
+            )
+        };
+        Self::message(LOCKED, text)
+    }
+
+    /// The same failure; where another process writes, it says `what_else` can be done.
+    pub(crate) fn or_if_locked(self, what_else: &str) -> Self {
+        match self {
+            Self::Message { code: LOCKED, .. } => self.map_text(|text| format!("{text}; {what_else}")),
+            other => other,
+        }
+    }
+
+    /// The same failure; a name that nothing has is followed by the one that was meant, as far as `find` knows.
+    pub(crate) fn suggest(self, find: impl FnOnce(&Unknown) -> Option<String>) -> Self {
+        let Self::Message { unknown: Some(unknown), .. } = &self else { return self };
+        match find(unknown) {
+            Some(name) => self.map_text(|text| format!("{text}; did you mean {name}?")),
+            None => self,
+        }
     }
 
     /// What failed on standard output.
@@ -61,7 +107,7 @@ impl Failure {
     /// The same failure, its text changed.
     pub(crate) fn map_text(self, change: impl FnOnce(String) -> String) -> Self {
         match self {
-            Self::Message { code, text } => Self::Message { code, text: change(text) },
+            Self::Message { code, text, unknown } => Self::Message { code, text: change(text), unknown },
             closed @ Self::StdoutClosed => closed,
         }
     }
@@ -70,7 +116,7 @@ impl Failure {
     pub(crate) fn report(self) -> ExitCode {
         match self {
             Self::StdoutClosed => ExitCode::SUCCESS,
-            Self::Message { code, text } => {
+            Self::Message { code, text, .. } => {
                 complain("error", text);
                 ExitCode::from(code)
             }
@@ -81,27 +127,26 @@ impl Failure {
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         let text = match &error {
-            Error::Locked(locked) => {
-                let holder = locked.holder.as_deref().unwrap_or("another process");
-                let directory = locked.path.parent().unwrap_or(&locked.path).display();
-                format!(
-                    "{directory} is in use by {holder}: close it there, or wait for it with --lock-timeout 10s"
-                )
-            }
+            Error::Locked(locked) => return Self::locked(locked, Duration::ZERO),
             Error::DirectoryMissing { path } => format!(
                 "there is no directory {}: check --data, or create a topic in it first with `tailwater topic create`",
                 path.display()
             ),
             other => other.to_string(),
         };
-        Self::Message { code: code_of(&error), text }
+        let unknown = match &error {
+            Error::UnknownTopic { topic } => Some(Unknown::Topic(Arc::clone(topic))),
+            Error::UnknownGroup { group } => Some(Unknown::Group(Arc::clone(group))),
+            _ => None,
+        };
+        Self::Message { code: code_of(&error), text, unknown }
     }
 }
 
 impl From<tailwater_log::Error> for Failure {
     fn from(error: tailwater_log::Error) -> Self {
         let code = if matches!(error, tailwater_log::Error::Corrupt(_)) { CORRUPT } else { FAILED };
-        Self::Message { code, text: error.to_string() }
+        Self::message(code, error.to_string())
     }
 }
 
@@ -148,7 +193,6 @@ fn complain(kind: &str, text: impl fmt::Display) {
 #[cfg(test)]
 mod tests {
     use std::path::Path;
-    use std::sync::Arc;
 
     use super::*;
 
@@ -162,7 +206,7 @@ mod tests {
     #[test]
     fn a_missing_directory_says_what_to_do_here() {
         let failure = Failure::from(Error::DirectoryMissing { path: Path::new("/d").into() });
-        let Failure::Message { code: FAILED, text } = failure else { panic!("{failure:?}") };
+        let Failure::Message { code: FAILED, text, .. } = failure else { panic!("{failure:?}") };
         assert_eq!(
             text,
             "there is no directory /d: check --data, or create a topic in it first with `tailwater topic create`"

@@ -10,4 +10,5 @@ pub mod format;
 pub mod json;
 pub mod lines;
 pub mod pairs;
+pub mod similar;
 pub mod time;

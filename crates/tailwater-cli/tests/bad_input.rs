@@ -95,6 +95,32 @@ fn what_is_not_there_is_named() {
 }
 
 #[test]
+fn a_misspelt_name_is_followed_by_the_one_that_was_meant() {
+    let data = Data::new();
+    data.ok_with(&["produce", "orders"], b"a\n");
+    data.ok(&["consume", "orders", "--group", "billing"]);
+    for command in [
+        &["consume", "ordres"][..],
+        &["produce", "Order", "--no-create"],
+        &["offsets", "oders"],
+        &["verify", "ordres"],
+        &["topic", "truncate", "ordres:0", "0"],
+        &["groups", "create", "shipping", "ordres", "--at", "latest"],
+    ] {
+        data.fails(1, &["there is no topic ", "did you mean orders?"], command);
+    }
+    for command in [
+        &["groups", "describe", "biling"][..],
+        &["groups", "delete", "bliling"],
+        &["groups", "reset", "billin", "--topic", "orders", "--to", "latest"],
+    ] {
+        data.fails(1, &["there is no group ", "did you mean billing?"], command);
+    }
+    let told = data.fails(1, &["there is no topic mails"], &["consume", "mails"]);
+    assert!(!told.contains("did you mean"), "{told}");
+}
+
+#[test]
 fn tailwaters_own_topics_are_out_of_reach() {
     let data = Data::new();
     data.ok(&["topic", "create", "orders"]);

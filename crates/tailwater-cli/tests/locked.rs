@@ -29,9 +29,19 @@ fn a_second_writer_is_told_who_the_first_is_and_readers_are_let_in() {
         &["topic", "delete", "orders"],
         &["topic", "truncate", "orders:0", "0"],
         &["topic", "delete-records", "orders:0", "0"],
+        &["groups", "create", "billing", "orders", "--at", "latest"],
+        &["groups", "reset", "billing", "--topic", "orders", "--to", "latest"],
+        &["groups", "delete", "billing"],
+        &["consume", "orders", "--group", "billing"],
     ] {
         data.fails(4, &parts, command);
     }
+    let told =
+        data.fails(4, &["add --no-commit to read beside it"], &["consume", "orders", "--group", "billing"]);
+    assert_eq!(told.lines().count(), 1);
+    assert_eq!(data.ok(&["consume", "orders"]), "one\n");
+    assert_eq!(data.ok(&["consume", "orders", "--group", "billing", "--no-commit"]), "one\n");
+    data.ok(&["groups", "list"]);
     let info = json(&data.ok(&["info", "--json"]));
     assert_eq!(info["holder"], holder);
     assert_eq!(info["partitions"][0]["is_clean"], false);
@@ -43,6 +53,7 @@ fn a_second_writer_is_told_who_the_first_is_and_readers_are_let_in() {
 
     // A writer that waits gets its turn.
     let start = Instant::now();
+    let parts = ["is still in use by ", holder.as_str(), " after 300ms"];
     data.fails(4, &parts, &["--lock-timeout", "300ms", "topic", "create", "mails"]);
     assert!(start.elapsed() >= Duration::from_millis(300));
     let waiting = data.start(&["topic", "create", "mails", "--lock-timeout", "1m"]);

@@ -18,7 +18,7 @@ use crate::exit::Result;
 pub(crate) fn run(arguments: Arguments) -> Result<()> {
     let directory = Directory { path: arguments.global.data, lock_timeout: arguments.global.lock_timeout };
     let json = arguments.global.json;
-    match arguments.command {
+    let done = match arguments.command {
         Command::Topic { command } => topic::run(&directory, json, command),
         Command::Produce(args) => produce::run(&directory, json, args),
         Command::Consume(args) => consume::run(&directory, json, &args),
@@ -28,5 +28,6 @@ pub(crate) fn run(arguments: Arguments) -> Result<()> {
         Command::Verify(args) => verify::run(&directory, json, &args),
         Command::Dump(args) => dump::run(json, &args),
         Command::Completions { shell } => completions::run(shell),
-    }
+    };
+    done.map_err(|failure| failure.suggest(|unknown| directory.similar_to(unknown)))
 }

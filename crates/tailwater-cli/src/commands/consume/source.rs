@@ -13,6 +13,10 @@ const MAX_RECORDS: u32 = 65_536;
 /// The same where each poll is followed by a commit: so many are printed again at most, if the process is killed.
 const MAX_RECORDS_PER_COMMIT: u32 = 8_192;
 
+/// What can be done where a group cannot commit.
+const BESIDE_A_WRITER: &str =
+    "a group commits what it reads, which only one process can: add --no-commit to read beside it";
+
 /// Opens the directory as `args` need it, and makes a consumer that stands where they say.
 pub(super) fn open(directory: &Directory, args: &ConsumeArgs) -> Result<Source> {
     match &args.group {
@@ -26,7 +30,8 @@ pub(super) fn open(directory: &Directory, args: &ConsumeArgs) -> Result<Source> 
                     return Err(Failure::usage(text));
                 }
             };
-            let broker = directory.open(Missing::Fail)?;
+            let broker =
+                directory.open(Missing::Fail).map_err(|failure| failure.or_if_locked(BESIDE_A_WRITER))?;
             let consumer =
                 consumer(broker.consumer(group).reset(reset).max_records(MAX_RECORDS_PER_COMMIT), args)?;
             for place in consumer.assignment() {
