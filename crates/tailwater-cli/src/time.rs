@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use jiff::{Span, SpanRelativeTo};
-use tailwater::{Offset, Timestamp};
+use tailwater::{Offset, Reset, SeekTo, Timestamp};
 
 /// A moment: `2026-11-22T18:30:00Z`, or `2h` for two hours ago.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -39,6 +39,34 @@ pub enum Position {
     Last(u64),
     /// The first record that was appended then or later.
     Time(When),
+}
+
+impl Position {
+    /// The same place as something to seek to.
+    #[must_use]
+    pub fn to_seek(self) -> SeekTo {
+        match self {
+            Position::Earliest => SeekTo::Earliest,
+            Position::Latest => SeekTo::Latest,
+            Position::Offset(offset) => SeekTo::Offset(offset),
+            Position::Last(count) => SeekTo::Last(count),
+            Position::Time(When::At(time)) => SeekTo::Time(time),
+            Position::Time(When::Ago(ago)) => SeekTo::Ago(ago),
+        }
+    }
+
+    /// The same place as one to start at.
+    #[must_use]
+    pub fn to_reset(self) -> Reset {
+        match self {
+            Position::Earliest => Reset::Earliest,
+            Position::Latest => Reset::Latest,
+            Position::Offset(offset) => Reset::Offset(offset),
+            Position::Last(count) => Reset::Last(count),
+            Position::Time(When::At(time)) => Reset::Time(time),
+            Position::Time(When::Ago(ago)) => Reset::Ago(ago),
+        }
+    }
 }
 
 /// Why a text is no time, duration or position. Says what it should look like.

@@ -30,9 +30,10 @@ fn a_group_goes_on_where_it_stopped() {
     assert_eq!(data.ok(&["consume", "orders", "--group", "kitchen", "--from", "4", "--max", "1"]), "4\n");
     assert_eq!(data.ok(&["consume", "orders", "--group", "kitchen", "--from", "0"]), "5\n");
     assert_eq!(data.ok(&["consume", "orders", "--group", "new", "--no-commit", "--from", "-1"]), "5\n");
-    data.fails(2, &["groups reset"], &["consume", "orders", "--group", "other", "--from", "-1"]);
+    assert_eq!(data.ok(&["consume", "orders", "--group", "other", "--from", "-2", "--max", "1"]), "4\n");
+    assert_eq!(data.ok(&["consume", "orders", "--group", "other", "--from", "-1"]), "5\n");
     let listed = table(&data.ok(&["groups", "list"]));
-    assert_eq!(listed, [["GROUP", "PARTITIONS"], ["billing", "1"], ["kitchen", "1"]]);
+    assert_eq!(listed, [["GROUP", "PARTITIONS"], ["billing", "1"], ["kitchen", "1"], ["other", "1"]]);
 }
 
 #[test]
@@ -88,6 +89,8 @@ fn a_group_is_created_moved_and_forgotten() {
         data.fails(1, &["there is no group billing"], command);
     }
     data.fails(1, &["there is no topic mails"], &["groups", "create", "billing", "mails", "--at", "0"]);
+    data.ok(&["groups", "create", "kitchen", "orders", "--at", "-2"]);
+    assert_eq!(json(&data.ok(&["groups", "describe", "kitchen", "--json"]))[0]["lag"], 2);
     data.fails(2, &["is no group name"], &["groups", "create", "", "orders", "--at", "0"]);
 }
 

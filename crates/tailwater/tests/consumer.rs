@@ -192,6 +192,9 @@ fn every_reset_policy_starts_where_it_says() {
     let ms = tailwater::Timestamp::from_millis;
     assert_eq!(start(Reset::Earliest).unwrap(), 0);
     assert_eq!(start(Reset::Latest).unwrap(), 5);
+    assert_eq!(start(Reset::Last(0)).unwrap(), 5);
+    assert_eq!(start(Reset::Last(2)).unwrap(), 3);
+    assert_eq!(start(Reset::Last(u64::MAX)).unwrap(), 0);
     assert_eq!(start(Reset::Offset(Offset::new(5))).unwrap(), 5);
     assert_eq!(start(Reset::Time(ms(2_001))).unwrap(), 2);
     assert_eq!(start(Reset::Time(ms(3_000))).unwrap(), 2);
@@ -321,6 +324,9 @@ fn seeking_goes_to_every_kind_of_place() {
     assert_eq!(next_after(SeekTo::Offset(Offset::new(7))), Some(7));
     assert_eq!(next_after(SeekTo::Earliest), Some(2));
     assert_eq!(next_after(SeekTo::Latest), None);
+    assert_eq!(next_after(SeekTo::Last(0)), None);
+    assert_eq!(next_after(SeekTo::Last(3)), Some(7));
+    assert_eq!(next_after(SeekTo::Last(9)), Some(2));
     assert_eq!(next_after(SeekTo::Cursor(next)), Some(3));
     assert_eq!(next_after(SeekTo::Cursor(here)), Some(2));
     assert_eq!(next_after(SeekTo::Time(tailwater::Timestamp::from_millis(0))), Some(2));

@@ -1,12 +1,12 @@
 //! `groups`: list, describe, create, reset, delete.
 
 use serde::Serialize;
-use tailwater::{Broker, GroupReset, Offset, PartitionId, Reset, SeekTo, TopicPartition};
-use tailwater_cli::time::{Position, When, show_time};
+use tailwater::{Broker, GroupReset, PartitionId, TopicPartition};
+use tailwater_cli::time::{Position, show_time};
 
 use crate::args::{GroupsCommand, TopicOrPartition};
-use crate::directory::{Directory, Missing, close, embedded};
-use crate::exit::{Failure, Result};
+use crate::directory::{Directory, Missing, close};
+use crate::exit::Result;
 use crate::output::{Column, print_json, print_table};
 
 pub(crate) fn run(directory: &Directory, json: bool, command: GroupsCommand) -> Result<()> {
@@ -15,7 +15,7 @@ pub(crate) fn run(directory: &Directory, json: bool, command: GroupsCommand) -> 
         GroupsCommand::Describe { group } => describe(directory, json, &group),
         GroupsCommand::Create { group, topic, at } => {
             let broker = directory.open(Missing::Fail)?;
-            create(&broker, &group, &topic, at)?;
+            broker.create_group(&group, &[topic.as_str()], at.to_reset())?;
             close(&broker)
         }
         GroupsCommand::Reset { group, topics, to, dry_run } => {
@@ -114,22 +114,6 @@ fn describe(directory: &Directory, json: bool, group: &str) -> Result<()> {
     )
 }
 
-fn create(broker: &Broker, group: &str, topic: &str, at: Position) -> Result<()> {
-    let start = match at {
-        Position::Earliest => Reset::Earliest,
-        Position::Latest => Reset::Latest,
-        Position::Offset(offset) => Reset::Offset(offset),
-        Position::Time(When::At(time)) => Reset::Time(time),
-        Position::Time(When::Ago(ago)) => Reset::Ago(ago),
-        Position::Last(_) => {
-            let text = "a new group cannot begin with the last records of each partition: \
-                        create it --at latest, then use `tailwater groups reset`";
-            return Err(Failure::usage(text));
-        }
-    };
-    Ok(broker.create_group(group, &[topic], start)?)
-}
-
 fn reset(
     broker: &Broker,
     group: &str,
@@ -148,32 +132,13 @@ fn reset(
             }
         }
     }
-    let reset = |places: &[TopicPartition], to| {
-        if is_dry_run {
-            broker.preview_group_reset(group, places, to)
-        } else {
-            broker.reset_group(group, places, to)
-        }
+    let to = to.to_seek();
+    let resets = if is_dry_run {
+        broker.preview_group_reset(group, &places, to)
+    } else {
+        broker.reset_group(group, &places, to)
     };
-    let to = match to {
-        Position::Earliest => SeekTo::Earliest,
-        Position::Latest => SeekTo::Latest,
-        Position::Offset(offset) => SeekTo::Offset(offset),
-        Position::Time(When::At(time)) => SeekTo::Time(time),
-        Position::Time(When::Ago(ago)) => SeekTo::Ago(ago),
-        Position::Last(count) => {
-            // Another place in each partition.
-            let mut resets = Vec::new();
-            for place in &places {
-                let stats = embedded(broker)?.stats(place)?;
-                let at = stats.durable_offset.get().saturating_sub(count);
-                let at = Offset::new(at).max(stats.log_start_offset);
-                resets.extend(reset(std::slice::from_ref(place), SeekTo::Offset(at))?);
-            }
-            return Ok(resets);
-        }
-    };
-    Ok(reset(&places, to)?)
+    Ok(resets?)
 }
 
 #[derive(Serialize)]

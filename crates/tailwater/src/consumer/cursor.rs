@@ -95,6 +95,8 @@ pub enum SeekTo {
     Earliest,
     /// Behind the last record that can be read.
     Latest,
+    /// So many records before [`SeekTo::Latest`]; the first record that is there, if there are fewer.
+    Last(u64),
     /// The record with this offset, or the place where it will be.
     Offset(Offset),
     /// A place that was remembered. Whether it is still of this history is found out at the next poll.
@@ -117,6 +119,8 @@ pub enum Reset {
     Earliest,
     /// Behind the last record that can be read.
     Latest,
+    /// So many records before [`Reset::Latest`]; at the first record that is there, if there are fewer.
+    Last(u64),
     /// At this offset.
     Offset(Offset),
     /// At the first record that was appended at or after this time; at the end, if there is none.
@@ -133,6 +137,7 @@ impl Reset {
         Some(match self {
             Reset::Earliest => SeekTo::Earliest,
             Reset::Latest => SeekTo::Latest,
+            Reset::Last(count) => SeekTo::Last(count),
             Reset::Offset(offset) => SeekTo::Offset(offset),
             Reset::Time(time) => SeekTo::Time(time),
             Reset::Ago(ago) => SeekTo::Ago(ago),

@@ -53,6 +53,10 @@ impl OpenPartition {
         match to {
             SeekTo::Earliest => self.position_at(log.log_start_offset()),
             SeekTo::Latest => self.position_at(log.visible_end(isolation)),
+            SeekTo::Last(count) => {
+                let at = Offset::new(log.visible_end(isolation).get().saturating_sub(count));
+                self.position_at(at.max(log.log_start_offset()))
+            }
             SeekTo::Offset(requested) => {
                 let (log_start_offset, log_end_offset) = (log.log_start_offset(), log.log_end_offset());
                 if requested < log_start_offset || requested > log_end_offset {

@@ -1,12 +1,12 @@
 //! Getting at the records: for a group, which commits, or without one, beside whoever writes.
 
-use tailwater::{Broker, Consumer, ConsumerOptions, Error, Offset, Reset, SeekTo, TopicPartition};
-use tailwater_cli::time::{Position, When};
+use tailwater::{Broker, Consumer, ConsumerOptions, Error, SeekTo, TopicPartition};
+use tailwater_cli::time::Position;
 
 use super::Source;
 use crate::args::ConsumeArgs;
 use crate::directory::{Directory, Missing, embedded, warn_of_recovery};
-use crate::exit::{Failure, Result};
+use crate::exit::Result;
 
 /// How many records a poll returns at most.
 const MAX_RECORDS: u32 = 65_536;
@@ -19,17 +19,9 @@ const BESIDE_A_WRITER: &str =
 
 /// Opens the directory as `args` need it, and makes a consumer that stands where they say.
 pub(super) fn open(directory: &Directory, args: &ConsumeArgs) -> Result<Source> {
+    let reset = args.from.map(Position::to_reset).unwrap_or_default();
     match &args.group {
         Some(group) if !args.no_commit => {
-            let reset = match args.from.map(reset_of) {
-                None => Reset::Earliest,
-                Some(Some(reset)) => reset,
-                Some(None) => {
-                    let text = "a group cannot begin with the last records of each partition: \
-                                use `tailwater groups reset`, or another --from";
-                    return Err(Failure::usage(text));
-                }
-            };
             let broker =
                 directory.open(Missing::Fail).map_err(|failure| failure.or_if_locked(BESIDE_A_WRITER))?;
             let consumer =
@@ -41,14 +33,7 @@ pub(super) fn open(directory: &Directory, args: &ConsumeArgs) -> Result<Source> 
         }
         group => {
             let broker = directory.read(&args.topics)?;
-            let reset = args.from.and_then(reset_of).unwrap_or_default();
             let mut consumer = consumer(broker.reader().reset(reset).max_records(MAX_RECORDS), args)?;
-            if let Some(Position::Last(count)) = args.from {
-                for place in consumer.assignment() {
-                    let at = last_of(&broker, &place, consumer.lag(&place)?.end, count)?;
-                    consumer.seek(&place, SeekTo::Offset(at))?;
-                }
-            }
             if let Some(group) = group {
                 go_where_group_is(&broker, &mut consumer, group)?;
             }
@@ -65,24 +50,6 @@ fn consumer(options: ConsumerOptions, args: &ConsumeArgs) -> Result<Consumer> {
         args.partitions.iter().map(|partition| TopicPartition::new(topic.as_str(), *partition))
     });
     Ok(options.assign(&places.collect::<Vec<_>>())?)
-}
-
-/// Where a consumer starts; `None` for a number of records before the end, which is another place in each partition.
-fn reset_of(from: Position) -> Option<Reset> {
-    match from {
-        Position::Earliest => Some(Reset::Earliest),
-        Position::Latest => Some(Reset::Latest),
-        Position::Offset(offset) => Some(Reset::Offset(offset)),
-        Position::Time(When::At(time)) => Some(Reset::Time(time)),
-        Position::Time(When::Ago(ago)) => Some(Reset::Ago(ago)),
-        Position::Last(_) => None,
-    }
-}
-
-/// The offset `count` records before `end`, or the first there is.
-fn last_of(broker: &Broker, place: &TopicPartition, end: Offset, count: u64) -> Result<Offset> {
-    let start = embedded(broker)?.stats(place)?.log_start_offset;
-    Ok(Offset::new(end.get().saturating_sub(count)).max(start))
 }
 
 /// Goes where a group is, without becoming a member of it.
