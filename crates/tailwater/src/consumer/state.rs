@@ -1,6 +1,7 @@
 //! What a consumer reads and where it is: the partitions, their turns, and what is committed.
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -16,6 +17,9 @@ use crate::{Error, Result, TopicPartition};
 
 /// How often a consumer of a broker that is attached read-only looks whether topics came or went.
 const ATTACHED_CATALOG_LOOK: Duration = Duration::from_millis(500);
+
+/// How long such a consumer waits for the catalog to say that a topic is gone whose files are: it is changed after them.
+const DELETION_GRACE: Duration = Duration::from_secs(2);
 
 /// What was asked for.
 #[derive(Debug, Default)]
@@ -79,6 +83,8 @@ pub(super) struct State {
     /// The set of topics that the assignment was made for.
     seen: Arc<TopicSet>,
     last_catalog_look: Instant,
+    /// When files were first found missing, if they still were at the last poll.
+    missing_since: Option<Instant>,
 }
 
 impl State {
@@ -108,6 +114,7 @@ impl State {
             turn: 0,
             seen,
             last_catalog_look: Instant::now(),
+            missing_since: None,
         };
         state.add_partitions(signal, true)?;
         Ok(state)
@@ -153,9 +160,32 @@ impl State {
             }
         }
         match first_error {
-            Some(error) if records.is_empty() && records.events.is_empty() => Err(error),
-            _ => Ok((!records.is_empty() || !records.events.is_empty()).then_some(records)),
+            Some(error) if records.is_empty() && records.events.is_empty() => self.explain(error, signal),
+            _ => {
+                self.missing_since = None;
+                Ok((!records.is_empty() || !records.events.is_empty()).then_some(records))
+            }
         }
+    }
+
+    /// What to answer to an error. Where another process writes, the topic may have been deleted since the last look at
+    /// the catalog; or it is being deleted just now, and its files went first.
+    fn explain(&mut self, error: Error, signal: &Arc<Signal>) -> Result<Option<Records>> {
+        if !self.options.broker.is_read_only() {
+            return Err(error);
+        }
+        self.options.broker.refresh_if_attached()?;
+        let mut records = Records::default();
+        self.follow_topics(signal, &mut records.events)?;
+        if !records.events.is_empty() {
+            self.missing_since = None;
+            return Ok(Some(records));
+        }
+        if !matches!(&error, Error::Io { source, .. } if source.kind() == ErrorKind::NotFound) {
+            return Err(error);
+        }
+        let since = *self.missing_since.get_or_insert_with(Instant::now);
+        if since.elapsed() < DELETION_GRACE { Ok(None) } else { Err(error) }
     }
 
     /// Takes over what became of the topics since the last look.
