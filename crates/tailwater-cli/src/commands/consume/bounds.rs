@@ -8,6 +8,10 @@ use crate::args::ConsumeArgs;
 use crate::directory::embedded;
 use crate::exit::Result;
 
+/// How long a record that was appended before `--until TIME` is waited for after it: until it can be read it may have to
+/// be synced.
+const UNTIL_GRACE_MS: u64 = 2_000;
+
 /// Where reading ends in each partition.
 pub(super) struct Bounds {
     partitions: Vec<Partition>,
@@ -103,8 +107,13 @@ impl Bounds {
     }
 
     /// Looks which partitions were read to their ends by now, and has them left alone. `is_idle` says that there was
-    /// nothing to read: then an end that was truncated meanwhile is moved to where the partition ends now.
+    /// nothing to read: then an end that was truncated meanwhile is moved to where the partition ends now, and a time that
+    /// is over ends all.
     pub(super) fn look(&mut self, consumer: &mut Consumer, is_idle: bool) -> Result<()> {
+        let now = SystemClock.now().saturating_sub_ms(UNTIL_GRACE_MS);
+        if is_idle && self.until_time.is_some_and(|until| until <= now) {
+            self.partitions.iter_mut().for_each(|partition| partition.is_finished = true);
+        }
         for partition in &mut self.partitions {
             if let Some(end) = partition.end.filter(|_| !partition.is_finished) {
                 if is_idle && !self.is_open {

@@ -99,12 +99,11 @@ impl Consuming {
     }
 
     fn print_all(&mut self) -> Result<End> {
-        while self.left != Some(0) && !self.bounds.are_reached() {
-            let now = Instant::now();
-            if self.deadline.is_some_and(|deadline| deadline <= now) {
-                return Ok(End::TimedOut);
-            }
-            let wait = self.deadline.map_or(Duration::MAX, |deadline| deadline - now);
+        while !self.is_enough() {
+            let wait = self.deadline.map_or(Duration::MAX, |deadline| {
+                // Also when opening took all the time there was: each attempt gets on.
+                deadline.saturating_duration_since(Instant::now())
+            });
             let wait = if self.bounds.is_bounded() { wait.min(LOOK) } else { wait };
             let records = match self.consumer.poll(wait) {
                 Err(Error::Interrupted) => return Ok(End::Interrupted),
@@ -118,9 +117,19 @@ impl Consuming {
             if self.commits {
                 self.commit(printed)?;
             }
-            self.bounds.look(&mut self.consumer, records.is_empty())?;
+            let is_idle = records.is_empty() && records.events().is_empty();
+            self.bounds.look(&mut self.consumer, is_idle)?;
+            let is_late = self.deadline.is_some_and(|deadline| deadline <= Instant::now());
+            if is_late && !self.is_enough() {
+                return Ok(End::TimedOut);
+            }
         }
         Ok(End::Reached)
+    }
+
+    /// Whether everything that was asked for is printed.
+    fn is_enough(&self) -> bool {
+        self.left == Some(0) || self.bounds.are_reached()
     }
 
     /// Says what happened besides records.
