@@ -9,11 +9,15 @@ mod exit;
 mod output;
 
 use std::process::ExitCode;
+use std::sync::Arc;
 
-use clap::Parser;
+use signal_hook::consts::SIGXFSZ;
 
 fn main() -> ExitCode {
-    let arguments = match args::Arguments::try_parse() {
+    // A file that must not grow is an error of the write that meets the limit, and not the end of the process. Where this
+    // cannot be had, it is that end.
+    let _ = signal_hook::flag::register(SIGXFSZ, Arc::default());
+    let arguments = match args::Arguments::read() {
         Ok(arguments) => arguments,
         Err(error) => {
             // Help that nobody reads any more is no failure.

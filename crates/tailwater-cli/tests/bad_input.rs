@@ -46,6 +46,26 @@ fn wrong_usage_is_two() {
 }
 
 #[test]
+fn values_may_begin_with_a_hyphen() {
+    let data = Data::new();
+    data.ok_with(&["produce", "orders", "--key", "-1", "--header", "-h=-2"], b"a\n");
+    data.ok_with(&["produce", "orders", "--key-separator", "--", "--null-value", "-1"], b"k---1\nk---\n");
+    data.ok_with(&["produce", "orders", "--delimiter", "---"], b"b---c");
+    let printed = data.ok(&["consume", "orders", "--format", "-%k %h %S %s,"]);
+    assert_eq!(printed, "--1 -h=-2 1 a,-k  -1 ,-k  1 -,-  1 b,-  1 c,");
+    for (part, command) in [
+        ("a partition is a whole number from 0", &["produce", "orders", "--partition", "-1"][..]),
+        ("a partition is a whole number from 0", &["consume", "orders", "--partition", "-1"]),
+        ("it must be a whole number from 0", &["consume", "orders", "--max", "-1"]),
+        ("it must be a whole number from 0", &["topic", "create", "mails", "--partitions", "-1"]),
+        ("it must be a whole number from 0", &["topic", "alter", "orders", "--partitions", "4294967296"]),
+    ] {
+        data.fails_with(2, &[part], command, b"x\n");
+    }
+    assert_eq!(data.values("orders-0").len(), 5);
+}
+
+#[test]
 fn nothing_is_created_for_wrong_usage() {
     let data = Data::new();
     let long = "x".repeat(250);

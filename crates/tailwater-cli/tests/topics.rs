@@ -77,4 +77,13 @@ fn the_directory_can_come_from_the_environment() {
     let mut command = assert_cmd::Command::new(assert_cmd::cargo::cargo_bin!("tailwater"));
     let ran = common::ran(command.env("TAILWATER_DATA", data.path()).args(["topic", "list"]));
     assert!(ran.code == 0 && ran.stdout.contains("orders"), "{ran:?}");
+    // An empty one says nothing, and an argument says it before it.
+    for (variable, arguments) in
+        [("", &["topic", "list"][..]), ("nowhere", &["--data", "tailwater-data", "topic", "list"])]
+    {
+        let mut command = assert_cmd::Command::new(assert_cmd::cargo::cargo_bin!("tailwater"));
+        command.env("TAILWATER_DATA", variable).current_dir(data.root.path()).args(arguments);
+        let ran = common::ran(&mut command);
+        assert!(ran.code == 1 && ran.stderr.contains("/tailwater-data: check --data"), "{ran:?}");
+    }
 }

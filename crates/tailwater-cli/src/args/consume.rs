@@ -7,7 +7,7 @@ use tailwater::PartitionId;
 use tailwater_cli::format::Format;
 use tailwater_cli::time::{Position, parse_duration, parse_position};
 
-use super::values::parse_partition;
+use super::values::{parse_count, parse_partition};
 
 /// Print the records of topics, and go on from where a group stopped
 ///
@@ -41,13 +41,13 @@ pub(crate) struct ConsumeArgs {
     #[arg(long, value_name = "POSITION", value_parser = parse_position, allow_hyphen_values = true)]
     pub(crate) until: Option<Position>,
     /// Read this partition of each topic, instead of all. Can be repeated
-    #[arg(long = "partition", value_name = "N", value_parser = parse_partition)]
+    #[arg(long = "partition", value_name = "N", value_parser = parse_partition, allow_negative_numbers = true)]
     pub(crate) partitions: Vec<PartitionId>,
     /// Wait for more records at the end; SIGINT or SIGTERM ends it
     #[arg(long)]
     pub(crate) follow: bool,
     /// End after N records
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = parse_count::<u64>, allow_negative_numbers = true)]
     pub(crate) max: Option<u64>,
     /// End after this time; with --max, wait so long for N records, and exit with 5 if there are fewer
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]

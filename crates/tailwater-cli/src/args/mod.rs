@@ -9,7 +9,7 @@ mod values;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::Shell;
 use tailwater_cli::time::{When, parse_duration, parse_when};
 
@@ -17,6 +17,9 @@ pub(crate) use consume::ConsumeArgs;
 pub(crate) use groups::{GroupsCommand, TopicOrPartition};
 pub(crate) use produce::ProduceArgs;
 pub(crate) use topic::{AtOffset, TopicCommand};
+
+/// Says where the data is, unless `--data` does.
+const DATA_VARIABLE: &str = "TAILWATER_DATA";
 
 /// An embedded, durable message log: topics, records, consumers, on local files.
 ///
@@ -45,7 +48,7 @@ pub(crate) struct Global {
     #[arg(
         long,
         value_name = "DIR",
-        env = "TAILWATER_DATA",
+        env = DATA_VARIABLE,
         default_value = "./tailwater-data",
         global = true
     )]
@@ -126,10 +129,21 @@ pub(crate) struct DumpArgs {
     pub(crate) file: PathBuf,
 }
 
+impl Arguments {
+    /// Reads the arguments of this process.
+    pub(crate) fn read() -> clap::error::Result<Self> {
+        let mut command = Self::command();
+        // An empty variable is as good as none.
+        if std::env::var_os(DATA_VARIABLE).is_some_and(|value| value.is_empty()) {
+            command = command.mut_arg("data", |data| data.env(None::<&str>));
+        }
+        let mut matches = command.try_get_matches_from_mut(std::env::args_os())?;
+        Self::from_arg_matches_mut(&mut matches).map_err(|error| error.format(&mut command))
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]

@@ -52,25 +52,25 @@ pub(crate) struct ProduceArgs {
     #[arg(long, help = "Print PARTITION<TAB>OFFSET for each record as it is acknowledged, in order")]
     pub(crate) acks: bool,
     /// Send to this partition, instead of by key or in turn
-    #[arg(long, value_name = "N", value_parser = parse_partition)]
+    #[arg(long, value_name = "N", value_parser = parse_partition, allow_negative_numbers = true)]
     pub(crate) partition: Option<PartitionId>,
     /// Give every record this key
-    #[arg(long, conflicts_with_all = ["key_separator", "json"])]
+    #[arg(long, conflicts_with_all = ["key_separator", "json"], allow_hyphen_values = true)]
     pub(crate) key: Option<String>,
     /// What precedes the first S in a line is the record's key
-    #[arg(long, value_name = "S", value_parser = parse_separator, conflicts_with = "json")]
+    #[arg(long, value_name = "S", value_parser = parse_separator, conflicts_with = "json", allow_hyphen_values = true)]
     pub(crate) key_separator: Option<Separator>,
     /// Give every record this header. Can be repeated
-    #[arg(long = "header", value_name = "KEY=VALUE", value_parser = parse_pair, conflicts_with = "json")]
+    #[arg(long = "header", value_name = "KEY=VALUE", value_parser = parse_pair, conflicts_with = "json", allow_hyphen_values = true)]
     pub(crate) headers: Vec<(String, String)>,
     /// What ends a record [default: a line end]
-    #[arg(long, value_name = "S", value_parser = parse_separator)]
+    #[arg(long, value_name = "S", value_parser = parse_separator, allow_hyphen_values = true)]
     pub(crate) delimiter: Option<Separator>,
     /// A zero byte ends a record
     #[arg(short = '0', conflicts_with = "delimiter")]
     pub(crate) zero: bool,
     /// A value that is exactly S makes a tombstone: the record needs a key then
-    #[arg(long, value_name = "S", conflicts_with = "json")]
+    #[arg(long, value_name = "S", conflicts_with = "json", allow_hyphen_values = true)]
     pub(crate) null_value: Option<String>,
     /// Read JSON records, one a line
     #[arg(long)]

@@ -4,7 +4,7 @@ use clap::{Args, Subcommand};
 use tailwater::{Offset, TopicPartition};
 use tailwater_cli::pairs::parse_pair;
 
-use super::values::parse_offset;
+use super::values::{parse_count, parse_offset};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum TopicCommand {
@@ -16,7 +16,7 @@ pub(crate) enum TopicCommand {
         /// Name: letters, digits, `.`, `_` and `-`, at most 249
         name: String,
         /// Number of partitions, at most 100,000
-        #[arg(long, value_name = "N", default_value_t = 1)]
+        #[arg(long, value_name = "N", default_value_t = 1, value_parser = parse_count::<u32>, allow_negative_numbers = true)]
         partitions: u32,
         /// A setting, as `tailwater topic describe` shows them. Can be repeated
         #[arg(long = "set", value_name = "KEY=VALUE", value_parser = parse_pair)]
@@ -39,7 +39,7 @@ pub(crate) enum TopicCommand {
         /// The topic
         name: String,
         /// New number of partitions: as many as there are, or more
-        #[arg(long, value_name = "N")]
+        #[arg(long, value_name = "N", value_parser = parse_count::<u32>, allow_negative_numbers = true)]
         partitions: Option<u32>,
         /// A setting, as `tailwater topic describe` shows them. Can be repeated
         #[arg(long = "set", value_name = "KEY=VALUE", value_parser = parse_pair)]

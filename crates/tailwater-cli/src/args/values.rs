@@ -1,4 +1,6 @@
-//! Values of arguments: separators, offsets, partitions.
+//! Values of arguments: separators, offsets, partitions, counts.
+
+use std::str::FromStr;
 
 use tailwater::{Offset, PartitionId};
 use tailwater_cli::escapes::unescape;
@@ -19,7 +21,11 @@ pub(super) fn parse_offset(text: &str) -> Result<Offset, String> {
 
 pub(super) fn parse_partition(text: &str) -> Result<PartitionId, String> {
     let partition = text.parse().ok().and_then(PartitionId::try_new);
-    partition.ok_or_else(|| "a partition is a whole number from 0".to_owned())
+    partition.ok_or_else(|| "a partition is a whole number from 0, below 2147483648".to_owned())
+}
+
+pub(super) fn parse_count<N: FromStr>(text: &str) -> Result<N, String> {
+    text.parse().map_err(|_| "it must be a whole number from 0, and not too large".to_owned())
 }
 
 #[cfg(test)]
