@@ -346,6 +346,36 @@ fn an_attached_reader_follows_the_writer() {
     });
 }
 
+// The end was taken from the checkpoint of a clean close alone. Records were appended behind a hole then, where the file
+// had been cut short, and acknowledged; only a reader that came past found out. The file's length is looked at now.
+#[test]
+fn a_cleanly_closed_log_whose_last_segment_was_cut_short_takes_no_records() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("p");
+    let storage: Arc<dyn Storage> = Arc::new(Disk);
+    let log = Log::create(Arc::clone(&storage), &path, options()).unwrap();
+    append_numbered(&log, 0..3);
+    log.close().unwrap();
+    drop(log);
+    let segment = path.join("00000000000000000000.log");
+    let sound = std::fs::read(&segment).unwrap();
+    let end = sound.iter().rposition(|byte| *byte != 0).unwrap();
+    for length in [end - 40, 1030, 1024, 700, 100] {
+        std::fs::write(&segment, &sound[..length]).unwrap();
+        let log = Log::open(Arc::clone(&storage), &path, options()).unwrap();
+        let report = log.recovery_report();
+        assert!(matches!(report.corruption, Some(Error::Corrupt(_))), "{length} bytes: {report:?}");
+        let refused = log.append(&[NewRecord::new(b"v")], None, WhenFull::Wait).unwrap_err();
+        assert!(matches!(refused, Error::Corrupt(_)), "{length} bytes: {refused}");
+        drop(log);
+        assert_eq!(std::fs::read(&segment).unwrap(), sound[..length]);
+    }
+    std::fs::write(&segment, &sound).unwrap();
+    let log = Log::open(storage, &path, options()).unwrap();
+    assert_eq!(log.recovery_report().outcome, RecoveryOutcome::Clean);
+    assert_eq!(read_all(&log), numbered(0..3));
+}
+
 #[test]
 fn verify_finds_nothing_in_a_sound_log_and_each_flipped_byte_in_a_damaged_one() {
     let disk = SimDisk::new(1);

@@ -99,12 +99,18 @@ fn open_clean(context: &OpenContext<'_>, survey: &Survey) -> Result<Option<Opene
         && mark.log_start <= mark.durable
         && mark.scan_position >= SEGMENT_DATA_START
         && mark.scan_position.get() % crate::format::ALIGNMENT == 0;
-    if !is_same || !is_end || !is_plausible || survey.bases.first().is_some_and(|base| *base > mark.log_start)
+    // What was closed in order reaches as far as it says: otherwise it was cut short since, and the scan tells what is lost.
+    let allocated = active_file.length()?;
+    let is_whole = mark.scan_position.get() <= allocated;
+    if !is_same
+        || !is_end
+        || !is_whole
+        || !is_plausible
+        || survey.bases.first().is_some_and(|base| *base > mark.log_start)
     {
         return Ok(None);
     }
     let header = opened.header;
-    let allocated = active_file.length()?;
     let has_records = mark.scan_position > SEGMENT_DATA_START;
     let active = Arc::new(Segment::opened(
         context.directory,
@@ -247,12 +253,14 @@ fn gather(
         .chain(checkpoint.map(|mark| mark.epoch))
         .max()
         .unwrap_or_default();
-    let scan_from = resume
-        .and_then(|(point, _)| {
-            let index = live.iter().position(|segment| segment.named.base == point.base)?;
-            Some(Place { index, position: point.position, offset: point.offset })
-        })
-        .unwrap_or_else(|| scan_start(&live, checkpoint.as_ref(), &marks));
+    let resumed = resume.and_then(|(point, _)| {
+        let index = live.iter().position(|segment| segment.named.base == point.base)?;
+        Some(Place { index, position: point.position, offset: point.offset })
+    });
+    let scan_from = match resumed {
+        Some(place) => place,
+        None => scan_start(&live, checkpoint.as_ref(), &marks)?,
+    };
     let scan = scan::scan(&live, scan_from)?;
     let live_marks: Vec<_> = live.iter().map(|segment| segment.named).collect();
     let recorded =
@@ -273,16 +281,22 @@ fn damage_of(context: &OpenContext<'_>, facts: &Facts) -> Option<Error> {
     is_cut.then(|| missing_below_mark(facts))
 }
 
-/// Where the scan begins: where the checkpoint says, if that is still part of the log, else at the first segment.
-fn scan_start(live: &[LiveSegment], checkpoint: Option<&Checkpoint>, all: &[decide::NamedSegment]) -> Place {
+/// Where the scan begins: where the checkpoint says, if that is still part of the log, else at the first segment. A file
+/// that does not reach so far was cut short, and the scan tells what is lost.
+fn scan_start(
+    live: &[LiveSegment],
+    checkpoint: Option<&Checkpoint>,
+    all: &[decide::NamedSegment],
+) -> Result<Place> {
     let first = Place { index: 0, position: SEGMENT_DATA_START, offset: live[0].named.base };
-    let Some(mark) = checkpoint else { return first };
+    let Some(mark) = checkpoint else { return Ok(first) };
     let is_current =
         all.iter().all(|segment| segment.epoch <= mark.epoch) || is_planted(Mistake::TrustOldScanPoint);
     let index = live.iter().position(|segment| segment.named.base == mark.scan_base);
-    match index {
+    Ok(match index {
         Some(index)
             if is_current
+                && mark.scan_position.get() <= live[index].opened.file.length()?
                 && mark.scan_position >= SEGMENT_DATA_START
                 && mark.scan_position.get() % crate::format::ALIGNMENT == 0
                 && (mark.scan_base..=live[index].end).contains(&mark.scan_offset) =>
@@ -290,7 +304,7 @@ fn scan_start(live: &[LiveSegment], checkpoint: Option<&Checkpoint>, all: &[deci
             Place { index, position: mark.scan_position, offset: mark.scan_offset }
         }
         _ => first,
-    }
+    })
 }
 
 /// The error for records below the durable mark that do not verify.
