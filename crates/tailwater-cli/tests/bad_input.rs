@@ -62,7 +62,7 @@ fn values_may_begin_with_a_hyphen() {
     ] {
         data.fails_with(2, &[part], command, b"x\n");
     }
-    assert_eq!(data.values("orders-0").len(), 5);
+    assert_eq!(data.records("orders-0").len(), 5);
 }
 
 #[test]
@@ -269,6 +269,115 @@ fn a_directory_that_cannot_be_written_to_can_be_read() {
         assert_eq!((ran.code, ran.stderr.as_str()), (0, ""), "{command:?}");
     }
     set_mode(0o755);
+}
+
+#[test]
+fn an_offset_outside_on_either_side_is_named_with_what_there_is() {
+    let data = Data::new();
+    data.ok_with(&["produce", "orders"], b"0\n1\n2\n3\n");
+    data.ok(&["topic", "delete-records", "orders:0", "2"]);
+    data.ok(&["groups", "create", "billing", "orders", "--at", "earliest"]);
+    for offset in ["1", "5"] {
+        let part = format!("offset {offset} is outside [2, 4] in orders-0");
+        for command in [
+            &["consume", "orders", "--from", offset][..],
+            &["consume", "orders", "--group", "shipping", "--from", offset],
+            &["groups", "create", "shipping", "orders", "--at", offset],
+            &["groups", "reset", "billing", "--topic", "orders", "--to", offset],
+            &["topic", "truncate", "orders:0", offset],
+        ] {
+            data.fails(1, &[&part], command);
+        }
+    }
+    data.fails(1, &["offset 5 is outside [2, 4]"], &["topic", "delete-records", "orders:0", "5"]);
+    data.fails(2, &["offsets are below"], &["consume", "orders", "--from", "9223372036854775808"]);
+    // None of this moved anything, or began a group.
+    assert_eq!(data.ok(&["groups", "list", "--json"]).matches("\"group\"").count(), 1);
+    assert_eq!(data.ok(&["consume", "orders", "--group", "billing"]), "2\n3\n");
+}
+
+#[test]
+fn a_full_disk_ends_it_with_what_was_acknowledged_kept() {
+    let data = Data::new();
+    data.ok(&["topic", "create", "orders"]);
+    let lines: String = (0..20_000).map(|n| format!("{n} {}\n", "x".repeat(90))).collect();
+    // No file may be larger than 1,024 blocks of 512 or 1,024 bytes, which is to the writer what a full disk is.
+    let limited = |arguments: &[&str], input: &[u8]| {
+        let mut command = assert_cmd::Command::new("sh");
+        command.args(["-c", "ulimit -f 1024 && exec \"$@\"", "sh"]);
+        command.arg(assert_cmd::cargo::cargo_bin!("tailwater")).arg("--data").arg(data.path());
+        ran(command.env_remove("TAILWATER_DATA").args(arguments).write_stdin(input))
+    };
+    let full = limited(&["produce", "orders", "--acks"], lines.as_bytes());
+    assert_eq!(full.code, 1, "{}", full.stderr);
+    let acknowledged = full.stdout.lines().count();
+    assert!(acknowledged > 100, "{acknowledged} records");
+    assert!(
+        full.stderr.starts_with("error: ") && full.stderr.contains("no space left for "),
+        "{}",
+        full.stderr
+    );
+    assert!(full.stderr.contains("make room and try again"), "{}", full.stderr);
+    assert!(full.stderr.ends_with(&format!("{acknowledged} records were acknowledged\n")), "{}", full.stderr);
+    assert_eq!(data.ok(&["verify", "orders", "--json"]).matches("\"damage\": []").count(), 1);
+    let kept = data.ok(&["consume", "orders"]);
+    assert_eq!(kept.lines().count(), acknowledged);
+    assert!(lines.starts_with(&kept));
+    // With room it goes on where it was.
+    let next = format!("0\t{acknowledged}\n");
+    assert_eq!(data.ok_with(&["produce", "orders", "--acks"], b"more\n"), next);
+}
+
+#[test]
+fn a_truncated_or_foreign_file_is_corruption_and_is_not_touched() {
+    let data = Data::new();
+    data.ok_with(&["produce", "orders"], b"a\n");
+    let segment = data.segment("orders-0");
+    let sound = fs::read(&segment).unwrap();
+    for bytes in [&sound[..1030], &sound[..700], &sound[..100], b"", b"dear Sirs"] {
+        fs::write(&segment, bytes).unwrap();
+        for command in [&["verify"][..], &["consume", "orders"], &["produce", "orders"]] {
+            data.fails_with(3, &["orders-0/00000000000000000000.log"], command, b"b\n");
+            assert_eq!(fs::read(&segment).unwrap(), bytes, "{command:?} with {} bytes", bytes.len());
+        }
+    }
+    fs::write(&segment, &sound).unwrap();
+    assert_eq!(data.ok(&["consume", "orders"]), "a\n");
+}
+
+#[test]
+fn what_is_not_text_is_refused_where_text_is_needed() {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+
+    let data = Data::new();
+    let bytes = OsStr::from_bytes(b"caf\xe9");
+    for arguments in [&["produce"][..], &["produce", "orders", "--key"], &["topic", "create"], &["consume"]] {
+        let ran = ran(data.command(arguments).arg(bytes));
+        assert_eq!(ran.code, 2, "{ran:?}");
+        assert!(ran.stderr.starts_with("error: invalid UTF-8"), "{ran:?}");
+        assert!(!data.path().exists());
+    }
+    // A directory has any name.
+    let run = |arguments: &[&str]| {
+        let mut command = assert_cmd::Command::new(assert_cmd::cargo::cargo_bin!("tailwater"));
+        ran(command.env("TAILWATER_DATA", data.root.path().join(bytes)).args(arguments))
+    };
+    assert_eq!(run(&["topic", "create", "orders"]).code, 0);
+    assert!(run(&["info", "--json"]).stdout.contains("caf\u{fffd}"));
+}
+
+#[test]
+fn no_input_is_no_record_and_no_failure() {
+    let data = Data::new();
+    for more in
+        [&["--acks"][..], &["--json"], &["-0"], &["--key-separator", ":"], &["--durability", "buffered"]]
+    {
+        let arguments = [&["produce", "orders"][..], more].concat();
+        assert_eq!(data.ok_with(&arguments, b""), "");
+    }
+    assert_eq!(data.ok(&["offsets", "orders", "--json"]).matches("\"log_end_offset\": 0").count(), 1);
+    assert_eq!(data.ok(&["consume", "orders"]), "");
 }
 
 /// What to put before a command so that it respects permissions: nothing, unless the tests are run by root. `None` if
