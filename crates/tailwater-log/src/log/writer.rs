@@ -112,13 +112,16 @@ impl Writer {
             self.is_dirty = true;
             let checkpoint = self.checkpoint_now(log, true);
             // The names too: the process that made these files may have died before it could sync them.
-            let written = (is_planted(Mistake::TrustNamesOfOthers).then_some(Ok(())))
-                .unwrap_or_else(|| log.storage.sync_directory(&log.directory))
-                .and_then(|()| self.checkpoint.write(checkpoint))
-                .and_then(|()| match is_planted(Mistake::DirtyFlagNotSynced) {
+            let named = match is_planted(Mistake::TrustNamesOfOthers) {
+                true => Ok(()),
+                false => log.storage.sync_directory(&log.directory),
+            };
+            let written = named.and_then(|()| self.checkpoint.write(checkpoint)).and_then(|()| {
+                match is_planted(Mistake::DirtyFlagNotSynced) {
                     true => Ok(()),
                     false => self.checkpoint.sync(),
-                });
+                }
+            });
             written.map_err(|error| log.fail(error))?;
         }
         Ok(())

@@ -187,6 +187,9 @@ enum Examined {
 
 /// Finds out what there is, and whether a log can be rebuilt from it. Changes nothing.
 fn examine(context: &OpenContext<'_>, survey: &Survey) -> Result<Examined> {
+    if survey.bases.is_empty() {
+        return Err(no_segment(context));
+    }
     let (named, damaged) = open_all(context, survey)?;
     if let Some((_, error)) = damaged.first() {
         let error = error.clone();
@@ -203,17 +206,14 @@ fn examine(context: &OpenContext<'_>, survey: &Survey) -> Result<Examined> {
 /// The base of a segment whose header cannot be used, and why.
 type DamagedSegment = (Offset, Error);
 
+/// The error for a directory without any segment.
+fn no_segment(context: &OpenContext<'_>) -> Error {
+    let offsets = OffsetRange { start: Offset::ZERO, end: Offset::ZERO };
+    corruption(context.directory, FilePosition::ZERO, offsets, CorruptionKind::MissingSegment)
+}
+
 /// Opens all named segments. Those whose header cannot be used come with the error that says why.
 fn open_all(context: &OpenContext<'_>, survey: &Survey) -> Result<(Vec<LiveSegment>, Vec<DamagedSegment>)> {
-    if survey.bases.is_empty() {
-        let offsets = OffsetRange { start: Offset::ZERO, end: Offset::ZERO };
-        return Err(corruption(
-            context.directory,
-            FilePosition::ZERO,
-            offsets,
-            CorruptionKind::MissingSegment,
-        ));
-    }
     let (mut named, mut damaged) = (Vec::with_capacity(survey.bases.len()), Vec::new());
     for base in &survey.bases {
         match survey::open_named(context, *base)? {

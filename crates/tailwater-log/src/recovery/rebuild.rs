@@ -70,8 +70,8 @@ pub(crate) fn rebuild(context: &OpenContext<'_>, survey: &Survey, facts: &Facts)
         let full = std::io::Error::other("the torn tail cannot be kept; see the log for why");
         return Err(copy.new.discard(context.storage, Error::io(crate::IoOperation::Write, path, full)));
     }
-    let committed = (is_planted(Mistake::RecoveryForgetsSync).then_some(Ok(())))
-        .unwrap_or_else(|| copy.new.sync())
+    let synced = if is_planted(Mistake::RecoveryForgetsSync) { Ok(()) } else { copy.new.sync() };
+    let committed = synced
         .and_then(|()| copy.new.publish(context.storage, context.directory, base))
         .and_then(|()| match is_planted(Mistake::UnlinkBeforeCommit) {
             true => Ok(()),

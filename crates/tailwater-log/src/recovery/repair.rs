@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 use super::decide::durable_mark;
 use super::rebuild::QUARANTINE_NAME;
 use super::scan::LiveSegment;
-use super::survey::{self, Survey};
-use super::{OpenContext, damage_of, gather};
+use super::survey::Survey;
+use super::{OpenContext, damage_of, gather, open_all};
 use crate::error::{Corruption, CorruptionKind};
 use crate::format::{Checkpoint, SEGMENT_DATA_START, SegmentHeader};
 use crate::log::CheckpointFile;
@@ -74,16 +74,12 @@ struct Repair<'c> {
 impl Repair<'_> {
     /// Opens all named files.
     fn sort_files(&mut self, survey: &Survey) -> Result<Files> {
-        let mut files = Files { named: Vec::new(), unusable: Vec::new() };
-        for base in &survey.bases {
-            match survey::open_named(self.context, *base)? {
-                Ok(segment) => files.named.push(segment),
-                Err(Error::Corrupt(corruption)) => {
-                    files.unusable.push(*base);
-                    self.report.damage.push(*corruption);
-                }
-                Err(error) => return Err(error),
-            }
+        let (named, damaged) = open_all(self.context, survey)?;
+        let mut files = Files { named, unusable: Vec::new() };
+        for (base, error) in damaged {
+            let Error::Corrupt(corruption) = error else { return Err(error) };
+            files.unusable.push(base);
+            self.report.damage.push(*corruption);
         }
         // The epoch of the first that is unusable is not known. If no other has the checkpoint's epoch, it is the one
         // that had it, and has superseded what follows.
