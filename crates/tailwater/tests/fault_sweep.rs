@@ -38,7 +38,11 @@ fn kinds() -> Vec<(FaultTarget, FaultAction, bool)> {
     let mut kinds = Vec::new();
     for target in [FaultTarget::Changes, FaultTarget::Syncs, FaultTarget::Opens, FaultTarget::Reads] {
         for errno in ERRNOS {
-            kinds.extend([false, true].map(|is_lasting| (target, FaultAction::Errno(errno), is_lasting)));
+            // What fails once there is a change that fails once.
+            if target != FaultTarget::Syncs {
+                kinds.push((target, FaultAction::Errno(errno), false));
+            }
+            kinds.push((target, FaultAction::Errno(errno), true));
         }
     }
     for is_lasting in [false, true] {
