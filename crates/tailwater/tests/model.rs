@@ -381,10 +381,11 @@ impl Run {
             let mut expected = Vec::new();
             let mut offset = reading.position.offset();
             if !reading.is_paused {
-                // A known limit: when every segment that knows where the position's history ended is gone, a position at
-                // the very start of the log is taken for good.
-                let is_unknown = reading.position.limit < known.start && offset == known.start;
-                if offset > reading.position.limit && !(is_unknown && told.is_empty()) {
+                // A known limit: when every segment that knows where the position's history ended is gone, a position up to
+                // the start of the log is taken for one of this history.
+                let is_unknown = reading.position.limit < known.start && offset <= known.start;
+                let is_told = told.first().is_some_and(|told| told.0 == "diverged");
+                if offset > reading.position.limit && (is_told || !is_unknown) {
                     // Where the removed records were those of a later history, it is the log start that is told at last.
                     let epoch_end = match told.first() {
                         Some(("diverged", _, told)) if reading.position.limit < known.start => {
@@ -668,7 +669,7 @@ impl Run {
         }
         self.compare_contents();
         let shown = self.shown_group();
-        let is_it = |state: &Committed| offsets_of(state, &self.catalog) == shown;
+        let is_it = |state: &Committed| cursors_of(state, &self.catalog) == shown;
         let index = self.committed.iter().rposition(is_it);
         let index = index.unwrap_or_else(|| panic!("{shown:?} is committed, possible {:?}", self.committed));
         for (place, position) in before[index].iter().flatten() {
@@ -689,12 +690,12 @@ impl Run {
         }
     }
 
-    fn shown_group(&self) -> Option<BTreeMap<TopicPartition, u64>> {
+    fn shown_group(&self) -> Option<BTreeMap<TopicPartition, Cursor>> {
         match self.broker.describe_group(GROUP) {
             Err(Error::UnknownGroup { .. }) => None,
             described => {
                 let positions = described.unwrap().positions.into_iter();
-                Some(positions.map(|known| (known.partition, known.committed.offset.get())).collect())
+                Some(positions.map(|known| (known.partition, known.committed)).collect())
             }
         }
     }
@@ -715,7 +716,7 @@ impl Run {
         // A group whose only member has committed nothing is shown, without positions.
         let is_only_member = shown.as_ref().is_some_and(BTreeMap::is_empty) && self.consumer.is_some();
         if !(is_only_member && self.present().is_none()) {
-            assert_eq!(shown, offsets_of(self.present(), &self.catalog));
+            assert_eq!(shown, cursors_of(self.present(), &self.catalog));
         }
     }
 
@@ -773,13 +774,13 @@ fn told_of(event: &Event, at: &TopicPartition) -> Option<(&'static str, u64, u64
     }
 }
 
-fn offsets_of(state: &Committed, catalog: &Catalog) -> Option<BTreeMap<TopicPartition, u64>> {
+fn cursors_of(state: &Committed, catalog: &Catalog) -> Option<BTreeMap<TopicPartition, Cursor>> {
     let at_place: BTreeMap<Place, TopicPartition> = places(catalog).collect();
     let state = state.as_ref()?;
     Some(
         state
             .iter()
-            .filter_map(|(place, position)| Some((at_place.get(place)?.clone(), position.offset())))
+            .filter_map(|(place, position)| Some((at_place.get(place)?.clone(), position.cursor)))
             .collect(),
     )
 }
