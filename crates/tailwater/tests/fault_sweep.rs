@@ -305,6 +305,13 @@ impl Sweep {
         self.publish("orders", at(ORDERS, 0), 4);
         self.publish("orders", at(ORDERS, 1), 3);
         self.publish("lazy", at(LAZY, 0), 3);
+        self.set_group("tail", Some([(at(LAZY, 0), 3)].into()), |broker| {
+            let third = broker.create_group("tail", &["lazy"], Reset::Offset(Offset::new(3)));
+            match third {
+                Err(Error::OffsetOutOfRange { .. }) => Err(Error::UnknownGroup { group: "tail".into() }),
+                other => other,
+            }
+        });
         self.consume();
         self.maintain();
         self.roll(at(ORDERS, 0));

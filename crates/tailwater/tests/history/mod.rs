@@ -168,6 +168,11 @@ impl Model {
         model
     }
 
+    /// Whether a change of topics had not returned.
+    pub(crate) fn is_changing_topics(&self) -> bool {
+        self.catalogs.len() > 1
+    }
+
     fn partition(&mut self, at: Place) -> &mut PartitionModel {
         self.partitions.entry(at).or_default()
     }
