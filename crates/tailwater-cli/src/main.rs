@@ -7,6 +7,7 @@ mod commands;
 mod directory;
 mod exit;
 mod output;
+mod signals;
 
 use std::process::ExitCode;
 use std::sync::Arc;

@@ -5,15 +5,9 @@
 mod common;
 
 use std::io::{BufRead, BufReader, Read};
-use std::process::Child;
 use std::time::{Duration, Instant};
 
 use common::Data;
-
-fn signal(child: &Child, name: &str) {
-    let id = child.id().to_string();
-    assert!(std::process::Command::new("kill").args(["-s", name, &id]).status().unwrap().success());
-}
 
 #[test]
 fn what_another_process_produces_is_printed_until_a_signal() {
@@ -31,7 +25,7 @@ fn what_another_process_produces_is_printed_until_a_signal() {
         }
         let mut line = String::new();
         lines.read_line(&mut line).unwrap();
-        signal(&child, name);
+        common::signal(&child, name);
         let mut rest = String::new();
         lines.read_to_string(&mut rest).unwrap();
         let output = child.wait_with_output().unwrap();
@@ -50,7 +44,7 @@ fn a_group_that_a_signal_ends_has_committed_what_it_printed() {
         lines.read_line(&mut line).unwrap();
         assert_eq!(line, format!("{n}\n"));
     }
-    signal(&child, "TERM");
+    common::signal(&child, "TERM");
     assert!(child.wait().unwrap().success());
     data.ok_with(&["produce", "orders"], b"2\n");
     assert_eq!(data.ok(&["consume", "orders", "--group", "billing"]), "2\n");

@@ -154,6 +154,11 @@ pub fn ran(command: &mut Command) -> Ran {
     }
 }
 
+pub fn signal(child: &Child, name: &str) {
+    let id = child.id().to_string();
+    assert!(std::process::Command::new("kill").args(["-s", name, &id]).status().unwrap().success());
+}
+
 /// Changes one bit of a file.
 pub fn damage(file: &Path, position: usize) {
     let mut bytes = std::fs::read(file).unwrap();

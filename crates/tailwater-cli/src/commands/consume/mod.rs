@@ -7,11 +7,7 @@ mod source;
 use std::ptr;
 use std::time::{Duration, Instant};
 
-use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
-use tailwater::{
-    Broker, Consumer, Cursor, Error, Event, Interrupter, Receipt, Record, Records, TopicPartition,
-};
+use tailwater::{Broker, Consumer, Cursor, Error, Event, Receipt, Record, Records, TopicPartition};
 
 use self::bounds::{Bounds, Verdict};
 use self::printer::Printer;
@@ -19,12 +15,10 @@ use crate::args::ConsumeArgs;
 use crate::directory::{Directory, close};
 use crate::exit::{Failure, Result, warn};
 use crate::output::Output;
+use crate::signals;
 
 /// How long a poll waits before it is looked again whether the end was reached.
 const LOOK: Duration = Duration::from_millis(100);
-
-/// What a shell reports for a process that SIGINT ended.
-const INTERRUPTED: i32 = 128 + SIGINT;
 
 pub(crate) fn run(directory: &Directory, json: bool, args: &ConsumeArgs) -> Result<()> {
     let deadline = args.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
@@ -33,7 +27,7 @@ pub(crate) fn run(directory: &Directory, json: bool, args: &ConsumeArgs) -> Resu
     let source = source::open(directory, args)?;
     let broker = source.broker.clone();
     if follows {
-        stop_at_signals(source.consumer.interrupter())?;
+        signals::interrupt(source.consumer.interrupter())?;
     }
     let bounds = Bounds::new(&source, args, follows)?;
     let consuming = Consuming {
@@ -204,22 +198,6 @@ impl Consuming {
         });
         Ok(())
     }
-}
-
-/// Has SIGINT and SIGTERM end the waiting; a second one ends the process, for when nobody takes what is printed.
-fn stop_at_signals(interrupter: Interrupter) -> Result<()> {
-    let cannot = |error: std::io::Error| Failure::failed(format!("cannot watch for signals: {error}"));
-    let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(cannot)?;
-    let watch = move || {
-        for (count, _) in signals.forever().enumerate() {
-            if count > 0 {
-                std::process::exit(INTERRUPTED);
-            }
-            interrupter.interrupt();
-        }
-    };
-    std::thread::Builder::new().name("tailwater-signals".to_owned()).spawn(watch).map_err(cannot)?;
-    Ok(())
 }
 
 /// The broker and the consumer that read it.

@@ -4,6 +4,7 @@
 //!   are read, and one sync serves them all.
 //! - After each read whatever it brought is sent and handed to the main thread, so a slow input holds nothing back.
 //! - The main thread ends the command when a record fails, also while the reading one waits for input.
+//! - SIGINT and SIGTERM close the directory in order before they end the process.
 
 mod acknowledge;
 mod read;
@@ -25,6 +26,7 @@ use crate::args::ProduceArgs;
 use crate::directory::{Directory, Missing, close};
 use crate::exit::{Failure, Result};
 use crate::output::progress;
+use crate::signals;
 
 /// How many times the reading thread may hand receipts over before the first are acknowledged.
 const HANDOVERS_AHEAD: usize = 16;
@@ -45,7 +47,9 @@ pub(crate) fn run(directory: &Directory, json: bool, args: ProduceArgs) -> Resul
     let input = Input::open(&args)?;
     let missing = if args.no_create { Missing::Fail } else { Missing::Create };
     let broker = directory.open(missing)?;
+    let ending = signals::close_and_end(broker.clone())?;
     let produced = produce(&broker, input, json, args);
+    ending.give_way();
     let closed = close(&broker);
     produced.and(closed)
 }

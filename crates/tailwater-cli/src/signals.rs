@@ -1,0 +1,64 @@
+//! SIGINT and SIGTERM: what a command still does when it is told to end.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use signal_hook::low_level::emulate_default_handler;
+use tailwater::{Broker, Interrupter};
+
+use crate::exit::{Failure, Result};
+
+/// What a shell reports for a process that SIGINT ended.
+const INTERRUPTED: i32 = 128 + SIGINT;
+
+/// Has a signal end the waiting of a consumer; a second one ends the process, for when nobody takes what is printed.
+pub(crate) fn interrupt(interrupter: Interrupter) -> Result<()> {
+    let mut is_second = false;
+    at_each(move |_| {
+        if std::mem::replace(&mut is_second, true) {
+            std::process::exit(INTERRUPTED);
+        }
+        interrupter.interrupt();
+    })
+}
+
+/// Has a signal close the broker, so that there is nothing to recover, and then end the process as it would have.
+pub(crate) fn close_and_end(broker: Broker) -> Result<Ending> {
+    let ending = Ending::default();
+    let begun = Arc::clone(&ending.has_begun);
+    at_each(move |signal| {
+        begun.store(true, Ordering::SeqCst);
+        // What cannot be closed is recovered by whoever comes next.
+        let _ = broker.close();
+        let _ = emulate_default_handler(signal);
+        std::process::exit(128 + signal);
+    })?;
+    Ok(ending)
+}
+
+/// Whether a signal is about to end the process.
+#[derive(Default)]
+pub(crate) struct Ending {
+    has_begun: Arc<AtomicBool>,
+}
+
+impl Ending {
+    /// Leaves the end to the signal, if one came: what failed since then failed because the broker is closed.
+    pub(crate) fn give_way(&self) {
+        while self.has_begun.load(Ordering::SeqCst) {
+            thread::park();
+        }
+    }
+}
+
+fn at_each(mut act: impl FnMut(i32) + Send + 'static) -> Result<()> {
+    let cannot = |error: io::Error| Failure::failed(format!("cannot watch for signals: {error}"));
+    let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(cannot)?;
+    let watch = move || signals.forever().for_each(&mut act);
+    thread::Builder::new().name("tailwater-signals".to_owned()).spawn(watch).map_err(cannot)?;
+    Ok(())
+}
