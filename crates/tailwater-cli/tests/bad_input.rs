@@ -112,6 +112,9 @@ fn what_is_not_there_is_named() {
     }
     data.fails(1, &["topic orders exists already"], &["topic", "create", "ORDERS"]);
     data.fails(1, &["cannot open", "missing.log"], &["dump", "missing.log"]);
+    let catalog = data.path().join("catalog");
+    data.fails(1, &["catalog is no segment file"], &["dump", catalog.to_str().unwrap()]);
+    data.fails(1, &["it is not a regular file"], &["dump", data.path().to_str().unwrap()]);
 }
 
 #[test]

@@ -48,6 +48,12 @@ fn a_partition_that_cannot_be_shown_does_not_hide_the_others() {
     std::fs::remove_file(data.segment("orders-0")).unwrap();
     let ran = data.run(&["info", "--json"]);
     assert_eq!(ran.code, 3, "{ran:?}");
+    let told: Vec<_> = ran.stderr.lines().collect();
+    assert!(
+        told[0].starts_with("warning: orders-0: ") && told[0].contains("a segment is missing"),
+        "{told:?}"
+    );
+    assert_eq!(told[1..], ["error: 1 of 2 partitions cannot be shown"]);
     let info = json(&ran.stdout);
     assert!(info["partitions"][0]["error"].as_str().unwrap().contains("a segment is missing"));
     assert_eq!(info["partitions"][1]["log_end_offset"], 0);

@@ -1,5 +1,6 @@
 //! `dump`: what a segment file holds, batch by batch, also when it is damaged.
 
+use std::ffi::OsStr;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -72,7 +73,14 @@ enum Line {
 
 pub(crate) fn run(json: bool, args: &DumpArgs) -> Result<()> {
     let storage: Arc<dyn Storage> = Arc::new(Disk);
-    let inspection = SegmentInspection::open(&storage, &args.file)?;
+    let inspection = SegmentInspection::open(&storage, &args.file).map_err(|error| match error {
+        tailwater_log::Error::Corrupt(_) if !has_name_of_segment(&args.file) => Failure::failed(format!(
+            "{} is no segment file, or has neither its name nor a header that can be read: segment files are those in the \
+             directory of a partition, named as 00000000000000000000.log",
+            args.file.display()
+        )),
+        error => error.into(),
+    })?;
     let mut dump =
         Dump { output: Output::new(), json, first_damage: None, mark: Offset::ZERO, next: Offset::ZERO };
     dump.show(&segment_line(&args.file, &inspection))?;
@@ -90,6 +98,12 @@ pub(crate) fn run(json: bool, args: &DumpArgs) -> Result<()> {
         dump.mark = Offset::MAX;
     }
     dump.finish(&args.file)
+}
+
+/// Whether a file is named as segments are: twenty digits and `.log`.
+fn has_name_of_segment(file: &Path) -> bool {
+    let is_base = |stem: &OsStr| stem.len() == 20 && stem.as_encoded_bytes().iter().all(u8::is_ascii_digit);
+    file.extension() == Some(OsStr::new("log")) && file.file_stem().is_some_and(is_base)
 }
 
 struct Dump {

@@ -9,7 +9,7 @@ use tailwater::{Embedded, PartitionId, TopicPartition};
 use tailwater_log::format::VERSION;
 
 use crate::directory::{Directory, embedded};
-use crate::exit::{Result, warn};
+use crate::exit::{Failure, Result, warn};
 use crate::output::{Column, print, print_json, print_table};
 
 #[derive(Serialize)]
@@ -56,6 +56,7 @@ pub(crate) fn run(directory: &Directory, json: bool) -> Result<()> {
     let holder = DirectoryLock::holder(&storage, directory.path()).unwrap_or_default();
     let mut partitions = Vec::new();
     let mut failure = None;
+    let mut failures = 0;
     for name in broker.topics()? {
         let topic = broker.describe_topic(&name)?;
         for partition in (0..topic.partition_count).map(PartitionId::new) {
@@ -66,12 +67,14 @@ pub(crate) fn run(directory: &Directory, json: bool) -> Result<()> {
                     let text = error.to_string();
                     warn(format_args!("{place}: {text}"));
                     failure.get_or_insert(error);
+                    failures += 1;
                     PartitionState::Error { error: text }
                 }
             };
             partitions.push(PartitionInfo { topic: name.clone(), partition: partition.get(), state });
         }
     }
+    let partition_count = partitions.len();
     let info = DirectoryInfo {
         directory: directory.path().display().to_string(),
         format_version: VERSION,
@@ -79,7 +82,10 @@ pub(crate) fn run(directory: &Directory, json: bool) -> Result<()> {
         partitions,
     };
     let shown = if json { print_json(&info) } else { print_info(info) };
-    failure.map_or(shown, |error| Err(error.into()))
+    failure.map_or(shown, |error| {
+        let text = format!("{failures} of {partition_count} partitions cannot be shown");
+        Err(Failure::from(error).map_text(|_| text))
+    })
 }
 
 fn figures(
