@@ -1,6 +1,6 @@
 //! Getting at the data directory: for writing, for reading, or only looking.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -17,7 +17,8 @@ use crate::exit::{Failure, Result, Unknown, warn};
 /// How long to sleep before the lock is tried again.
 const LOCK_RETRY: Duration = Duration::from_millis(20);
 
-/// The directory of the log of the groups.
+/// The topic that is the log of the groups, which no command leads to, and the directory of its one partition.
+pub(crate) const GROUPS_TOPIC: &str = "__groups";
 pub(crate) const GROUPS_DIRECTORY: &str = "__groups-0";
 
 /// A checkpoint has two slots of 512 bytes; what is longer is none.
@@ -38,10 +39,6 @@ pub(crate) enum Missing {
 }
 
 impl Directory {
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
-    }
-
     /// Opens it for writing. Waits for another writer as long as was asked for.
     pub(crate) fn open(&self, missing: Missing) -> Result<Broker> {
         let options = BrokerOptions::new().create(missing == Missing::Create);
@@ -68,10 +65,7 @@ impl Directory {
         let attached = self.attach()?;
         let mut places = Vec::new();
         for topic in topics {
-            // By the name as it was written when it was created: that of the directories.
-            let topic = attached.describe_topic(topic)?;
-            let numbers = (0..topic.partition_count).map(PartitionId::new);
-            places.extend(numbers.map(|number| TopicPartition::new(topic.name.as_str(), number)));
+            places.extend(partitions_of(&attached, topic)?);
         }
         places.retain(|place| !self.is_clean(&place.to_string()));
         if places.is_empty() {
@@ -91,8 +85,8 @@ impl Directory {
         let attached = self.attach()?;
         let mut is_clean = self.is_clean(GROUPS_DIRECTORY);
         for topic in attached.topics()? {
-            let count = attached.describe_topic(&topic)?.partition_count;
-            is_clean &= (0..count).all(|number| self.is_clean(&format!("{topic}-{number}")));
+            is_clean &=
+                partitions_of(&attached, &topic)?.iter().all(|place| self.is_clean(&place.to_string()));
         }
         if is_clean {
             return Ok(attached);
@@ -135,6 +129,14 @@ impl Directory {
     pub(crate) fn attach(&self) -> Result<Broker> {
         Ok(Broker::attach_read_only(&self.path)?)
     }
+}
+
+/// The partitions of a topic, by its name as it was written when it was created: that of their directories.
+pub(crate) fn partitions_of(broker: &Broker, topic: &str) -> Result<Vec<TopicPartition>> {
+    let topic = broker.describe_topic(topic)?;
+    let name: Arc<str> = topic.name.into();
+    let numbers = (0..topic.partition_count).map(PartitionId::new);
+    Ok(numbers.map(|number| TopicPartition::new(Arc::clone(&name), number)).collect())
 }
 
 /// What a broker in a local directory can do beyond others.

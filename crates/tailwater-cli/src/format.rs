@@ -148,7 +148,8 @@ impl Format {
     }
 }
 
-fn put(out: &mut Vec<u8>, shown: impl fmt::Display) {
+/// Appends a value as it is displayed.
+pub(crate) fn put(out: &mut Vec<u8>, shown: impl fmt::Display) {
     write!(out, "{shown}").expect("writing to memory does not fail");
 }
 

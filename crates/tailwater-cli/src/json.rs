@@ -14,14 +14,13 @@
 //! Any other field is an error, so that a misspelt one is not lost. Base64 is the standard alphabet with padding.
 
 use std::fmt;
-use std::io::Write;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Deserializer};
 use tailwater::{Header, PartitionId, Timestamp};
 
-use crate::format::Fields;
+use crate::format::{Fields, put};
 use crate::time::{When, parse_when};
 
 /// A record to produce, as a JSON object says it.
@@ -228,10 +227,6 @@ where
         out.push(b'}');
     }
     out.extend_from_slice(b"]}");
-}
-
-fn put(out: &mut Vec<u8>, shown: impl fmt::Display) {
-    write!(out, "{shown}").expect("writing to memory does not fail");
 }
 
 fn put_text(out: &mut Vec<u8>, text: &str) {

@@ -1,11 +1,11 @@
 //! `groups`: list, describe, create, reset, delete.
 
 use serde::Serialize;
-use tailwater::{Broker, GroupReset, PartitionId, TopicPartition};
+use tailwater::{Broker, GroupReset};
 use tailwater_cli::time::{Position, show_time};
 
 use crate::args::{GroupsCommand, TopicOrPartition};
-use crate::directory::{Directory, Missing, close};
+use crate::directory::{Directory, Missing, close, partitions_of};
 use crate::exit::Result;
 use crate::output::{Column, print_json, print_table};
 
@@ -125,11 +125,7 @@ fn reset(
     for topic in topics {
         match topic {
             TopicOrPartition::Partition(place) => places.push(place.clone()),
-            TopicOrPartition::Topic(name) => {
-                let count = broker.describe_topic(name)?.partition_count;
-                let numbers = (0..count).map(PartitionId::new);
-                places.extend(numbers.map(|number| TopicPartition::new(name.as_str(), number)));
-            }
+            TopicOrPartition::Topic(name) => places.extend(partitions_of(broker, name)?),
         }
     }
     let to = to.to_seek();

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use indicatif::HumanBytes;
 use serde::Serialize;
 use tailwater::storage::{DirectoryLock, Disk, Storage};
-use tailwater::{Embedded, PartitionId, TopicPartition};
+use tailwater::{Embedded, TopicPartition};
 use tailwater_log::format::VERSION;
 
-use crate::directory::{Directory, embedded};
+use crate::directory::{Directory, embedded, partitions_of};
 use crate::exit::{Failure, Result, warn};
 use crate::output::{Column, print, print_json, print_table};
 
@@ -53,14 +53,12 @@ pub(crate) fn run(directory: &Directory, json: bool) -> Result<()> {
     let embedded = embedded(&broker)?;
     let storage: Arc<dyn Storage> = Arc::new(Disk);
     // A directory that cannot be written to has no writer of its own.
-    let holder = DirectoryLock::holder(&storage, directory.path()).unwrap_or_default();
+    let holder = DirectoryLock::holder(&storage, &directory.path).unwrap_or_default();
     let mut partitions = Vec::new();
     let mut failure = None;
     let mut failures = 0;
     for name in broker.topics()? {
-        let topic = broker.describe_topic(&name)?;
-        for partition in (0..topic.partition_count).map(PartitionId::new) {
-            let place = TopicPartition::new(name.as_str(), partition);
+        for place in partitions_of(&broker, &name)? {
             let state = match figures(directory, embedded, &place) {
                 Ok(figures) => figures,
                 Err(error) => {
@@ -71,12 +69,12 @@ pub(crate) fn run(directory: &Directory, json: bool) -> Result<()> {
                     PartitionState::Error { error: text }
                 }
             };
-            partitions.push(PartitionInfo { topic: name.clone(), partition: partition.get(), state });
+            partitions.push(PartitionInfo { topic: name.clone(), partition: place.partition.get(), state });
         }
     }
     let partition_count = partitions.len();
     let info = DirectoryInfo {
-        directory: directory.path().display().to_string(),
+        directory: directory.path.display().to_string(),
         format_version: VERSION,
         holder,
         partitions,

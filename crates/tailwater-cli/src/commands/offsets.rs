@@ -1,10 +1,10 @@
 //! `offsets`: where partitions begin and end.
 
 use serde::Serialize;
-use tailwater::{Clock, PartitionId, SystemClock, TopicPartition};
+use tailwater::{Clock, SystemClock};
 
 use crate::args::OffsetsArgs;
-use crate::directory::{Directory, embedded};
+use crate::directory::{Directory, embedded, partitions_of};
 use crate::exit::Result;
 use crate::output::{Column, print_json, print_table};
 
@@ -21,18 +21,16 @@ struct PartitionOffsets {
 pub(crate) fn run(directory: &Directory, json: bool, args: &OffsetsArgs) -> Result<()> {
     let broker = directory.attach()?;
     let embedded = embedded(&broker)?;
-    let topic = broker.describe_topic(&args.topic)?;
     let time = args.at.map(|when| when.to_timestamp(SystemClock.now()));
     let mut partitions = Vec::new();
-    for partition in (0..topic.partition_count).map(PartitionId::new) {
-        let place = TopicPartition::new(topic.name.as_str(), partition);
+    for place in partitions_of(&broker, &args.topic)? {
         let offset_at = match time {
             Some(time) => Some(embedded.offset_for_time(&place, time)?.map(tailwater::Offset::get)),
             None => None,
         };
         let stats = embedded.stats(&place)?;
         partitions.push(PartitionOffsets {
-            partition: partition.get(),
+            partition: place.partition.get(),
             log_start_offset: stats.log_start_offset.get(),
             log_end_offset: stats.log_end_offset.get(),
             offset_at,

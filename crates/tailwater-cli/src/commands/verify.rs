@@ -14,12 +14,9 @@ use tailwater::{
 use tailwater_log::{FilePosition, Log, LogOptions, SegmentInspection};
 
 use crate::args::VerifyArgs;
-use crate::directory::{Directory, embedded};
+use crate::directory::{Directory, GROUPS_DIRECTORY, GROUPS_TOPIC, embedded, partitions_of};
 use crate::exit::{Failure, Result, complain_of, warn};
 use crate::output::{Column, print_json, print_table, progress};
-
-/// The directory of Tailwater's own log, which no topic name leads to.
-const GROUPS_TOPIC: &str = "__groups";
 
 #[derive(Serialize)]
 struct VerifiedPartition {
@@ -67,7 +64,7 @@ pub(crate) fn run(directory: &Directory, json: bool, args: &VerifyArgs) -> Resul
     }
     if args.topic.is_none() {
         let place = TopicPartition::new(GROUPS_TOPIC, PartitionId::ZERO);
-        note(&place, verify_groups(directory.path()), &bar, &mut verified, &mut failure);
+        note(&place, verify_groups(&directory.path), &bar, &mut verified, &mut failure);
     }
     bar.finish_and_clear();
     let damage: usize = verified.iter().map(|partition| partition.damage.len()).sum();
@@ -90,10 +87,7 @@ fn places(broker: &Broker, topic: Option<&str>) -> Result<Vec<TopicPartition>> {
     };
     let mut places = Vec::new();
     for name in names {
-        let topic = broker.describe_topic(&name)?;
-        let name: Arc<str> = topic.name.into();
-        let partitions = (0..topic.partition_count).map(PartitionId::new);
-        places.extend(partitions.map(|partition| TopicPartition::new(Arc::clone(&name), partition)));
+        places.extend(partitions_of(broker, &name)?);
     }
     Ok(places)
 }
@@ -165,7 +159,7 @@ fn note(
 /// Verifies the log of the consumer groups. Its id is in each of its segments.
 fn verify_groups(data: &Path) -> tailwater::Result<VerifyReport> {
     let storage: Arc<dyn Storage> = Arc::new(Disk);
-    let directory = data.join(format!("{GROUPS_TOPIC}-0"));
+    let directory = data.join(GROUPS_DIRECTORY);
     let mut unreadable = None;
     for entry in storage.list_directory(&directory)? {
         if Path::new(&entry.name).extension() != Some(OsStr::new("log")) {
