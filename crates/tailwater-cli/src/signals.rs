@@ -1,10 +1,12 @@
-//! SIGINT and SIGTERM: what a command still does when it is told to end.
+//! SIGINT, SIGTERM, and a standard output that nobody reads: what a command still does when it is told to end.
 
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level::emulate_default_handler;
@@ -24,6 +26,22 @@ pub(crate) fn interrupt(interrupter: Interrupter) -> Result<()> {
         }
         interrupter.interrupt();
     })
+}
+
+/// Has the closing of standard output end the waiting of a consumer: `| head -1` has enough, whether more comes or not.
+pub(crate) fn interrupt_when_unread(interrupter: Interrupter) -> Result<()> {
+    let watch = move || {
+        let stdout = io::stdout();
+        // Asks for nothing: errors, such as that of a pipe whose reader is gone, are told all the same.
+        let mut watched = [PollFd::new(&stdout, PollFlags::empty())];
+        while let Err(Errno::INTR) = poll(&mut watched, None) {}
+        if watched[0].revents().intersects(PollFlags::ERR | PollFlags::HUP) {
+            interrupter.interrupt();
+        }
+    };
+    let cannot = |error: io::Error| Failure::failed(format!("cannot watch standard output: {error}"));
+    thread::Builder::new().name("tailwater-stdout".to_owned()).spawn(watch).map_err(cannot)?;
+    Ok(())
 }
 
 /// Has a signal close the broker, so that there is nothing to recover, and then end the process as it would have.

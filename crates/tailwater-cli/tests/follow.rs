@@ -101,6 +101,24 @@ fn a_topic_that_is_deleted_ends_following() {
 }
 
 #[test]
+fn a_closed_standard_output_ends_following_also_when_nothing_comes() {
+    let data = Data::new();
+    data.ok_with(&["produce", "orders"], b"0\n1\n");
+    for more in [&[][..], &["--group", "billing"], &["--max", "9", "--timeout", "1m"]] {
+        let mut child = data.start(&[&["consume", "orders", "--follow"][..], more].concat());
+        let mut lines = BufReader::new(child.stdout.take().unwrap());
+        let mut line = String::new();
+        lines.read_line(&mut line).unwrap();
+        assert_eq!(line, "0\n");
+        let start = Instant::now();
+        drop(lines);
+        let output = child.wait_with_output().unwrap();
+        assert_eq!((output.status.code(), output.stderr.as_slice()), (Some(0), &b""[..]), "{more:?}");
+        assert!(start.elapsed() < Duration::from_secs(20));
+    }
+}
+
+#[test]
 fn what_a_closed_standard_output_did_not_take_is_not_committed() {
     let data = Data::new();
     // The first poll's records are more than a pipe holds.

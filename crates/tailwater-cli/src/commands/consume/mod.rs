@@ -28,6 +28,7 @@ pub(crate) fn run(directory: &Directory, json: bool, args: &ConsumeArgs) -> Resu
     let broker = source.broker.clone();
     if follows {
         signals::interrupt(source.consumer.interrupter())?;
+        signals::interrupt_when_unread(source.consumer.interrupter())?;
     }
     let bounds = Bounds::new(&source, args, follows)?;
     let consuming = Consuming {
