@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::sync::mpsc::{Receiver, TryRecvError};
 use std::task::{Context, Poll, Waker};
 
+use indicatif::ProgressBar;
 use tailwater::{Appended, Broker, PartitionId, Receipt, TopicPartition};
 
 use crate::directory::{embedded, warn_of_recovery};
@@ -21,12 +22,14 @@ pub(super) struct Acknowledger<'b> {
     /// The partitions that were heard of, so that each one's recovery is told once.
     known: HashSet<PartitionId>,
     last: Option<PartitionId>,
+    /// Out of the way while something is said.
+    bar: ProgressBar,
 }
 
 impl<'b> Acknowledger<'b> {
-    pub(super) fn new(broker: &'b Broker, topic: String, acks: bool) -> Self {
+    pub(super) fn new(broker: &'b Broker, topic: String, acks: bool, bar: ProgressBar) -> Self {
         let output = acks.then(Output::new);
-        Self { broker, topic, output, count: 0, known: HashSet::new(), last: None }
+        Self { broker, topic, output, count: 0, known: HashSet::new(), last: None, bar }
     }
 
     /// How many records were acknowledged, from the first on without a gap.
@@ -73,7 +76,8 @@ impl<'b> Acknowledger<'b> {
             self.last = Some(partition);
             if self.known.insert(partition) {
                 let place = TopicPartition::new(self.topic.as_str(), partition);
-                warn_of_recovery(&place, &embedded(self.broker)?.recovery_report(&place)?);
+                let report = embedded(self.broker)?.recovery_report(&place)?;
+                self.bar.suspend(|| warn_of_recovery(&place, &report));
             }
         }
         self.count += 1;

@@ -11,7 +11,7 @@ mod read;
 mod shape;
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, IsTerminal, Read};
 use std::sync::mpsc;
 use std::thread;
 
@@ -64,23 +64,24 @@ fn produce(broker: &Broker, input: Input, json: bool, args: ProduceArgs) -> Resu
         (None, true) => vec![0],
         (None, false) => vec![b'\n'],
     };
+    let bar = input.bar;
     let reader = Reader {
         unit: if delimiter == b"\n" { "line" } else { "record" },
         cutter: LineCutter::new(&delimiter),
         shape: Shape::new(args, json),
         producer,
         sender,
-        bar: input.bar,
+        bar: bar.clone(),
         name: input.name,
     };
     let reading = thread::Builder::new()
         .name("tailwater-read".to_owned())
         .spawn(move || match input.file {
             Some(file) => reader.run(file),
-            None => reader.run(std::io::stdin().lock()),
+            None => reader.run(io::stdin().lock()),
         })
         .map_err(|error| Failure::failed(format!("cannot start a thread: {error}")))?;
-    let mut acknowledger = Acknowledger::new(broker, topic, acks);
+    let mut acknowledger = Acknowledger::new(broker, topic, acks, bar.clone());
     let acknowledged = acknowledger.run(&receiver);
     // Whoever still sends is told that nobody listens any more.
     drop(receiver);
@@ -92,6 +93,7 @@ fn produce(broker: &Broker, input: Input, json: bool, args: ProduceArgs) -> Resu
             Err(_) => Err(Failure::failed("the reading thread panicked: this is a bug")),
         },
     };
+    bar.finish_and_clear();
     let count = acknowledger.count();
     done.map_err(|failure| {
         failure.map_text(|text| {
@@ -134,6 +136,9 @@ impl Input {
         let cannot = |error| Failure::failed(format!("cannot read {name}: {error}"));
         let file = File::open(path).map_err(cannot)?;
         let length = file.metadata().map_err(cannot)?.len();
-        Ok(Self { file: Some(Box::new(file)), bar: progress(length), name })
+        // Acknowledgements on the same terminal show how far it is.
+        let is_shown = args.acks && io::stdout().is_terminal();
+        let bar = if is_shown { ProgressBar::hidden() } else { progress(length) };
+        Ok(Self { file: Some(Box::new(file)), bar, name })
     }
 }

@@ -58,7 +58,6 @@ impl Reader {
                 return Err(at_line(cutter.count(), failure));
             }
             if count == 0 || !is_heard {
-                bar.finish_and_clear();
                 return Ok(());
             }
         }
