@@ -66,6 +66,40 @@ pub enum Mistake {
 }
 
 #[cfg(feature = "planted-mistakes")]
+impl Mistake {
+    /// All of them.
+    pub const ALL: &[Mistake] = &[
+        Mistake::SkipSmallSyncs,
+        Mistake::AcknowledgeWhatIsStaged,
+        Mistake::ShowWhatIsWritten,
+        Mistake::ForgetPreviousSegment,
+        Mistake::ForgetNameOfNewSegment,
+        Mistake::RenameBeforeSync,
+        Mistake::LeaveCleanMark,
+        Mistake::DirtyFlagAfterWrite,
+        Mistake::DirtyFlagNotSynced,
+        Mistake::TrustNamesOfOthers,
+        Mistake::CleanMarkBeforeSync,
+        Mistake::FooterBeforeSync,
+        Mistake::TruncationForgetsKept,
+        Mistake::TruncationKeepsEpoch,
+        Mistake::UnlinkBeforeLogStart,
+        Mistake::LogStartInOneSlot,
+        Mistake::RecoveryForgetsSync,
+        Mistake::UnlinkBeforeCommit,
+        Mistake::RecoverInPlace,
+        Mistake::RecoveryKeepsEpoch,
+        Mistake::ForgetDurableMark,
+        Mistake::TrustOldScanPoint,
+        Mistake::ScanWithoutBodies,
+        Mistake::ReuseTemporaryFile,
+        Mistake::ReadWithoutChecksum,
+        Mistake::RetryFailedSync,
+        Mistake::ForgetFailedSync,
+    ];
+}
+
+#[cfg(feature = "planted-mistakes")]
 mod planting {
     use std::sync::atomic::{AtomicU8, Ordering};
 
