@@ -25,8 +25,8 @@ use history::recorder::{Recorder, Recording};
 use history::{Catalog, Entry, Event, Id, Model, PRODUCER_IDS, Place, Positions, value_of};
 use tailwater::storage::SimDisk;
 use tailwater::{
-    Broker, BrokerOptions, Consumer, Durability, Error, Maintenance, Message, Offset, PartitionId, Producer,
-    ProducerOptions, Reset, Result, SeekTo, TopicConfig, TopicPartition,
+    Broker, BrokerOptions, Consumer, Durability, Error, Maintenance, ManualClock, Message, Offset,
+    PartitionId, Producer, ProducerOptions, Reset, Result, SeekTo, Timestamp, TopicConfig, TopicPartition,
 };
 
 const THREADS: u64 = 4;
@@ -64,7 +64,10 @@ impl Run {
     fn open(&self, seed: u64) -> Broker {
         let has_threads = self.threads > 1 && seed.is_multiple_of(2);
         let maintenance = if has_threads { Maintenance::Background } else { Maintenance::Manual };
-        let options = BrokerOptions::new().maintenance(maintenance);
+        let mut options = BrokerOptions::new().maintenance(maintenance);
+        if self.threads == 1 {
+            options = options.clock(Arc::new(ManualClock::new(Timestamp::from_millis(1_000))));
+        }
         options.open_on(Arc::new(self.recorder.clone()), DATA).unwrap()
     }
 
@@ -563,6 +566,16 @@ fn short(effect: &tailwater::storage::sim::Effect) -> String {
         }
         other => format!("{other:?}"),
     }
+}
+
+#[test]
+fn one_thread_does_the_same_at_every_run() {
+    let ends = [(); 2].map(|()| {
+        let recording = run(5, 1).recording;
+        let last = recording.moments.last().unwrap();
+        (recording.moments.len(), last.event_count, last.disk.content_hash())
+    });
+    assert_eq!(ends[0], ends[1]);
 }
 
 #[test]
