@@ -415,7 +415,10 @@ impl Run {
             let reading = self.readings.get_mut(&place).unwrap();
             reading.has_sought |= !told.is_empty();
             reading.position = position;
-            self.remembered.push((place, position));
+            // A place beyond what can be read, where a record will be, is of no history yet.
+            if end <= visible {
+                self.remembered.push((place, position));
+            }
         }
     }
 
