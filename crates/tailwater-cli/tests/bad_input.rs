@@ -213,6 +213,21 @@ fn a_newer_format_says_so_and_nothing_is_touched() {
     data.fails(1, &parts, &["dump", segment.to_str().unwrap()]);
     data.fails_with(1, &parts, &["produce", "orders"], b"b\n");
     assert_eq!(fs::read(&segment).unwrap(), bytes);
+
+    // The catalog's version, and its checksum of all other bytes.
+    let catalog = data.path().join("catalog");
+    let mut bytes = fs::read(&catalog).unwrap();
+    bytes[8] = 2;
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(&bytes[..12]);
+    hasher.update(&bytes[16..]);
+    bytes[12..16].copy_from_slice(&hasher.finalize().to_le_bytes());
+    fs::write(&catalog, &bytes).unwrap();
+    for command in [&["topic", "list"][..], &["topic", "create", "mails"], &["produce", "orders"], &["info"]]
+    {
+        data.fails_with(1, &parts, command, b"b\n");
+    }
+    assert_eq!(fs::read(&catalog).unwrap(), bytes);
 }
 
 #[test]
