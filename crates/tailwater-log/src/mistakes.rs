@@ -23,8 +23,6 @@ pub enum Mistake {
     RenameBeforeSync,
     /// The clean mark stays valid after an append.
     LeaveCleanMark,
-    /// The dirty flag is written behind the first batch, not before it.
-    DirtyFlagAfterWrite,
     /// The dirty flag is written and not synced.
     DirtyFlagNotSynced,
     /// The first append trusts that whoever made the files has synced their names.
@@ -39,8 +37,6 @@ pub enum Mistake {
     TruncationKeepsEpoch,
     /// Segments are unlinked before the log start is durable.
     UnlinkBeforeLogStart,
-    /// The log start is written to one slot of the checkpoint.
-    LogStartInOneSlot,
     /// Recovery does not sync its copy.
     RecoveryForgetsSync,
     /// Recovery unlinks what it supersedes before the name of its copy is durable.
@@ -76,7 +72,6 @@ impl Mistake {
         Mistake::ForgetNameOfNewSegment,
         Mistake::RenameBeforeSync,
         Mistake::LeaveCleanMark,
-        Mistake::DirtyFlagAfterWrite,
         Mistake::DirtyFlagNotSynced,
         Mistake::TrustNamesOfOthers,
         Mistake::CleanMarkBeforeSync,
@@ -84,7 +79,6 @@ impl Mistake {
         Mistake::TruncationForgetsKept,
         Mistake::TruncationKeepsEpoch,
         Mistake::UnlinkBeforeLogStart,
-        Mistake::LogStartInOneSlot,
         Mistake::RecoveryForgetsSync,
         Mistake::UnlinkBeforeCommit,
         Mistake::RecoverInPlace,

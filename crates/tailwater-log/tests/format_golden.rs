@@ -7,7 +7,7 @@ use std::fmt::Write;
 use tailwater_log::format::{
     BatchAttributes, BatchHeader, BatchPlace, Checkpoint, EpochStart, Footer, Header, HeaderCopies,
     IndexEntry, ProducerExtension, ProducerState, RecordFields, RecordIter, SegmentHeader, SegmentSummary,
-    TRAILER_BYTES, TimeBounds, Trailer, encode,
+    TRAILER_BYTES, TimeBounds, Trailer, encode, segment_names_checksum,
 };
 use tailwater_log::{
     FilePosition, LogEpoch, Offset, OffsetRange, PartitionId, PartitionIdentity, Timestamp, TopicId,
@@ -186,17 +186,19 @@ fn checkpoint_slots() {
         scan_position: FilePosition::new(2048),
         scan_offset: Offset::new(1000),
         latest_append_time: time(1_700_000_000_010),
+        segment_names_crc: segment_names_checksum([800, 900].map(Offset::new)),
     };
     let slot = checkpoint.encode();
     assert_golden(
         "checkpoint",
-        &slot[..96],
+        &slot[..100],
         &[
             "545743484b504e54010001000300000030313233343536373839616263646566",
-            "110000000000000002000000e9e373682003000000000000e803000000000000",
+            "110000000000000002000000ca829bb02003000000000000e803000000000000",
             "84030000000000000008000000000000e8030000000000000a68e5cf8b010000",
+            "eccb600c",
         ],
     );
-    assert!(slot[96..].iter().all(|byte| *byte == 0));
+    assert!(slot[100..].iter().all(|byte| *byte == 0));
     assert_eq!(Checkpoint::decode(&slot), Ok(checkpoint));
 }

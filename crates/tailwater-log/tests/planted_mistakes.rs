@@ -6,6 +6,10 @@
 //! A mistake may make the engine hang or die, so each is made in a process of its own.
 
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation, missing_docs)]
+#![allow(
+    dead_code,
+    reason = "some searches find nothing that others do not, and are left to their own tests"
+)]
 
 mod common;
 mod searches {

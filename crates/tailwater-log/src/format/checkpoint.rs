@@ -24,7 +24,8 @@ const SCAN_BASE_AT: usize = DURABLE_AT + size_of::<u64>();
 const SCAN_POSITION_AT: usize = SCAN_BASE_AT + size_of::<u64>();
 const SCAN_OFFSET_AT: usize = SCAN_POSITION_AT + size_of::<u64>();
 const LATEST_APPEND_TIME_AT: usize = SCAN_OFFSET_AT + size_of::<u64>();
-const END: usize = LATEST_APPEND_TIME_AT + size_of::<i64>();
+const SEGMENT_NAMES_CRC_AT: usize = LATEST_APPEND_TIME_AT + size_of::<i64>();
+const END: usize = SEGMENT_NAMES_CRC_AT + size_of::<u32>();
 const _: () = assert!(END <= SECTOR_BYTES);
 
 /// What a checkpoint slot says.
@@ -50,6 +51,18 @@ pub struct Checkpoint {
     pub scan_offset: Offset,
     /// The append time of the last record.
     pub latest_append_time: Timestamp,
+    /// Which segment files there are: [`segment_names_checksum`]. A clean mark is believed only beside these.
+    pub segment_names_crc: u32,
+}
+
+/// The checksum of the names of a partition's segments: of their base offsets, rising, 8 bytes each.
+#[must_use]
+pub fn segment_names_checksum(bases: impl IntoIterator<Item = Offset>) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    for base in bases {
+        hasher.update(&base.get().to_le_bytes());
+    }
+    hasher.finalize()
 }
 
 /// Why bytes are not a checkpoint slot.
@@ -79,6 +92,7 @@ impl Checkpoint {
         LittleEndian::write_u64(&mut out[SCAN_POSITION_AT..], self.scan_position.get());
         LittleEndian::write_u64(&mut out[SCAN_OFFSET_AT..], self.scan_offset.get());
         LittleEndian::write_i64(&mut out[LATEST_APPEND_TIME_AT..], self.latest_append_time.as_millis());
+        LittleEndian::write_u32(&mut out[SEGMENT_NAMES_CRC_AT..], self.segment_names_crc);
         let crc = checksum(&out);
         LittleEndian::write_u32(&mut out[CRC_AT..], crc);
         out
@@ -127,6 +141,7 @@ impl Checkpoint {
             latest_append_time: Timestamp::from_millis(LittleEndian::read_i64(
                 &slot[LATEST_APPEND_TIME_AT..],
             )),
+            segment_names_crc: LittleEndian::read_u32(&slot[SEGMENT_NAMES_CRC_AT..]),
         })
     }
 }
@@ -194,6 +209,7 @@ mod tests {
             scan_position: FilePosition::new(2048),
             scan_offset: Offset::new(20),
             latest_append_time: Timestamp::from_millis(99),
+            segment_names_crc: 7,
         }
     }
 

@@ -16,7 +16,7 @@ pub use batch::{
     ALIGNMENT, BATCH_HEADER_BYTES, BatchAttributes, BatchHeader, BatchPlace, BodyFault, Codec, HeaderFault,
     PRODUCER_EXTENSION_BYTES, ProducerExtension, aligned, check_body,
 };
-pub use checkpoint::{Checkpoint, SlotFault, Slots, decode_slots};
+pub use checkpoint::{Checkpoint, SlotFault, Slots, decode_slots, segment_names_checksum};
 pub use control::Control;
 pub(crate) use control::encode_lost_offsets;
 pub use footer::{

@@ -14,7 +14,7 @@ use super::signal::Listeners;
 use super::slot::Slot;
 use super::staging::{Staging, StagingPlace};
 use super::writer::Writer;
-use crate::format::{Checkpoint, SEGMENT_DATA_START, SegmentHeader};
+use crate::format::{Checkpoint, SEGMENT_DATA_START, SegmentHeader, segment_names_checksum};
 use crate::recovery::{self, OpenContext, Opened, RepairReport};
 use crate::segment::{NewSegment, parse_file_name};
 use crate::storage::{DirectoryLock, Storage, create_directory_durably};
@@ -66,6 +66,7 @@ impl Inner {
             scan_position: SEGMENT_DATA_START,
             scan_offset: Offset::ZERO,
             latest_append_time: Timestamp::from_millis(i64::MIN),
+            segment_names_crc: segment_names_checksum([Offset::ZERO]),
         };
         // The checkpoint is durable before the segment whose log start it holds has a name.
         CheckpointFile::replace(&storage, directory, checkpoint)?;

@@ -102,6 +102,9 @@ impl Writer {
             scan_position: self.durable_point.position,
             scan_offset: self.durable_point.offset,
             latest_append_time: log.staging().latest_append_time(),
+            segment_names_crc: format::segment_names_checksum(
+                log.segments.load().iter().map(|segment| segment.base),
+            ),
         }
     }
 
@@ -142,13 +145,10 @@ impl Writer {
             buffer.finish(self.header.salt, log.ends.durable());
             self.unwritten = Some(buffer);
         }
-        if !is_planted(Mistake::DirtyFlagAfterWrite) {
-            self.set_dirty(log)?;
-        }
+        self.set_dirty(log)?;
         let Some(buffer) = self.unwritten.as_ref() else { return Ok(false) };
         // A full disk leaves the buffer here, to be written at the same place later; anything else is final.
         log.sticky(self.file.write_all_at(&buffer.bytes, buffer.position))?;
-        self.set_dirty(log)?;
         let Some(buffer) = self.unwritten.take() else { return Ok(false) };
 
         let size = buffer.bytes.len() as u64;

@@ -24,7 +24,7 @@ pub(crate) use repair::repair;
 pub use report::{RecoveryOutcome, RecoveryReport, TornTail};
 
 use crate::error::{Corruption, CorruptionKind};
-use crate::format::{Checkpoint, SEGMENT_DATA_START, SegmentHeader};
+use crate::format::{Checkpoint, SEGMENT_DATA_START, SegmentHeader, segment_names_checksum};
 use crate::log::{CHECKPOINT_NAME, CheckpointFile, ScanPoint, kind_of};
 use crate::mistakes::{Mistake, is_planted};
 use crate::segment::{BatchFault, Segment, SegmentList};
@@ -96,6 +96,7 @@ fn open_clean(context: &OpenContext<'_>, survey: &Survey) -> Result<Option<Opene
     let is_end = behind[..count].iter().all(|byte| *byte == 0);
     let is_plausible = mark.scan_offset >= mark.scan_base
         && mark.scan_offset == mark.durable
+        && mark.segment_names_crc == segment_names_checksum(survey.bases.iter().copied())
         && mark.log_start <= mark.durable
         && mark.scan_position >= SEGMENT_DATA_START
         && mark.scan_position.get() % crate::format::ALIGNMENT == 0;

@@ -95,6 +95,8 @@ pub(crate) fn rebuild(context: &OpenContext<'_>, survey: &Survey, facts: &Facts)
             scan_position: point.position,
             scan_offset: point.offset,
             latest_append_time: facts.scan.latest_append_time.max(latest_mark).unwrap_or_default(),
+            // It is dirty: no names go with it.
+            segment_names_crc: 0,
         },
     )?;
     context.storage.sync_directory(context.directory)?;
@@ -155,6 +157,8 @@ fn go_on_in_place(context: &OpenContext<'_>, survey: &Survey, facts: &Facts) -> 
             scan_position: point.position,
             scan_offset: point.offset,
             latest_append_time: facts.scan.latest_append_time.max(latest).unwrap_or_default(),
+            // It is dirty: no names go with it.
+            segment_names_crc: 0,
         },
     )?;
     context.storage.sync_directory(context.directory)?;

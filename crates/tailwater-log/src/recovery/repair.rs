@@ -145,6 +145,7 @@ impl Repair<'_> {
             scan_position: SEGMENT_DATA_START,
             scan_offset: base,
             latest_append_time: facts.scan.latest_append_time.max(latest).unwrap_or_default(),
+            segment_names_crc: 0,
         })?;
         for segment in damaged {
             self.rewrite(segment)?;
@@ -365,6 +366,7 @@ impl Repair<'_> {
             scan_position: SEGMENT_DATA_START,
             scan_offset: base,
             latest_append_time: mark.map_or(Timestamp::from_millis(i64::MIN), |mark| mark.latest_append_time),
+            segment_names_crc: 0,
         };
         let header = SegmentHeader {
             identity: context.identity,

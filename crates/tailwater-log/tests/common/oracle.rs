@@ -76,11 +76,19 @@ pub struct Oracle {
     /// The epoch in which `visible` was shown to readers.
     pub epoch: u32,
     pub visible: usize,
+    /// Whether readers are shown only what is durable.
+    pub is_durable: bool,
 }
 
 impl Default for Oracle {
     fn default() -> Self {
-        Self { histories: vec![History::default()], log_starts: vec![0], epoch: 0, visible: 0 }
+        Self {
+            histories: vec![History::default()],
+            log_starts: vec![0],
+            epoch: 0,
+            visible: 0,
+            is_durable: false,
+        }
     }
 }
 
@@ -110,6 +118,11 @@ impl Oracle {
                 "P1/P2: offsets {start} to {end} found; (durable, written, appended): {promised:?}"
             ));
         };
+        // After a truncation that was under way, what is left was not shown as it is now.
+        let is_shown = self.is_durable && self.histories.len() == 1;
+        if is_shown && end < self.visible {
+            return Err(format!("P1: readers were shown {} offsets, and {end} are left", self.visible));
+        }
         if end < self.visible && log.epoch().get() <= self.epoch {
             return Err(format!(
                 "P6: {} was visible, {end} is the end, the epoch is still {}",
@@ -123,7 +136,8 @@ impl Oracle {
         let mut history = history.cut_at(end);
         history.promise_all();
         let (log_starts, epoch, visible) = (vec![start], self.epoch, self.visible);
-        Ok(Oracle { histories: vec![history], log_starts, epoch, visible })
+        let is_durable = is_shown && end >= self.visible;
+        Ok(Oracle { histories: vec![history], log_starts, epoch, visible, is_durable })
     }
 }
 

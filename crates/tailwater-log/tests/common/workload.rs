@@ -65,7 +65,8 @@ pub struct Driven {
 impl Driven {
     pub fn new(disk: SimDisk, durability: Durability) -> Self {
         let clock = Arc::new(ManualClock::new(Timestamp::from_millis(1_000)));
-        Self { disk, oracle: Oracle::default(), log: None, is_faulty: false, clock, durability, number: 0 }
+        let oracle = Oracle { is_durable: durability == Durability::Durable, ..Oracle::default() };
+        Self { disk, oracle, log: None, is_faulty: false, clock, durability, number: 0 }
     }
 
     /// Makes the call; opens the log first if it is not. After an error the oracle allows both that it had its effect and

@@ -301,6 +301,7 @@ fn checkpoint(u: &mut Unstructured<'_>) -> Result<Checkpoint> {
         scan_position: FilePosition::new(u.arbitrary()?),
         scan_offset: offset(u)?,
         latest_append_time: time(u)?,
+        segment_names_crc: u.arbitrary()?,
     })
 }
 

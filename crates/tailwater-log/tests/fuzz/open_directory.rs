@@ -3,6 +3,7 @@
 //!
 //! Most contents are built from the structures of the format, under right checksums: else nothing would be looked into.
 
+use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -11,7 +12,7 @@ use std::sync::Arc;
 use arbitrary::{Arbitrary, Unstructured};
 use tailwater_log::format::{
     BatchAttributes, BatchHeader, BatchPlace, Checkpoint, Footer, RecordFields, SEGMENT_DATA_START,
-    SegmentHeader, SegmentSummary, aligned, check_body, encode,
+    SegmentHeader, SegmentSummary, aligned, check_body, encode, segment_names_checksum,
 };
 use tailwater_log::storage::{SimDisk, Storage};
 use tailwater_log::{
@@ -248,8 +249,9 @@ struct CheckpointContent {
 /// What was built so far: so that a file can refer to others.
 #[derive(Default)]
 struct Built {
-    /// The greatest base offset in a name.
+    /// The greatest base offset in a name, and all of them.
     greatest: u64,
+    bases: BTreeSet<u64>,
     base: u64,
     end: u64,
     /// The places of the batches: base of the segment, position, offset.
@@ -281,6 +283,7 @@ impl Built {
     fn begin(&mut self, base: u64) -> u64 {
         self.base = base % (Offset::MAX.get() - (1 << 32));
         self.greatest = self.greatest.max(self.base);
+        self.bases.insert(self.base);
         self.base
     }
 
@@ -386,6 +389,8 @@ impl Built {
             scan_position: FilePosition::new(content.scan_position.unwrap_or(position)),
             scan_offset: Offset::new(offset),
             latest_append_time: Timestamp::from_millis(content.latest_append_time),
+            // Mostly what was built, so that clean marks are believed.
+            segment_names_crc: segment_names_checksum(self.bases.iter().copied().map(Offset::new)),
         };
         let mut slot = checkpoint.encode();
         slot[100] ^= u8::from(content.is_damaged);

@@ -53,7 +53,7 @@ fn seeds(default: std::ops::Range<u64>) -> std::ops::Range<u64> {
 
 pub(crate) fn every_power_cut_leaves_what_was_promised() {
     let (mut search, mut cuts) = (Search::default(), 0u64);
-    for seed in seeds(0..14) {
+    for seed in seeds(0..10) {
         let whole = SimDisk::new(seed);
         run(&whole, seed, false).1.unwrap_or_else(|error| panic!("seed {seed}: {error}"));
         let operations = whole.operation_count();
@@ -131,7 +131,7 @@ pub(crate) fn group_commits_from_several_threads_keep_every_acknowledged_record(
 }
 
 pub(crate) fn a_failed_sync_anywhere_acknowledges_nothing_that_is_then_lost() {
-    let (mut search, mut failed) = (Search::default(), 0);
+    let (mut search, mut failed) = (Search::default(), 0_u64);
     for seed in 0..6 {
         let whole = SimDisk::new(seed);
         run(&whole, seed, false).1.unwrap();
@@ -139,10 +139,8 @@ pub(crate) fn a_failed_sync_anywhere_acknowledges_nothing_that_is_then_lost() {
             let disk = SimDisk::new(seed);
             disk.fail_nth(nth, 5, false);
             let (oracle, ended) = run(&disk, seed, true);
-            if ended.is_ok() {
-                continue;
-            }
-            failed += 1;
+            // Also where nobody was told of it: then nothing may come of it either.
+            failed += u64::from(ended.is_err());
             let mut choices = Choices::new(nth);
             for way in survivals(disk.pending().min(24), &mut choices, 3) {
                 let image = disk.crash(|index, _| way.get(index).copied().unwrap_or(index % 2 == 0));
