@@ -78,6 +78,9 @@ fn open(disk: &SimDisk) {
     let mut expected = found;
     if let Ok(offset) = &appended {
         assert_eq!(*offset, end);
+    }
+    // Behind what this build cannot read nothing is read.
+    if appended.is_ok() && !matches!(expected.last(), Some(Found::Other(_))) {
         expected.push(Found::Record(end.get(), log.epoch(), None, Some(EXTRA.to_vec())));
     }
     let closed = log.close();

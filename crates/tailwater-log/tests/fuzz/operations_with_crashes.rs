@@ -171,13 +171,21 @@ impl Machine {
     fn end(mut self, plan: &Plan) {
         self.driven.disk.clear_faults();
         self.driven.disk.cut_power_after(u64::MAX >> 1);
-        self.driven.check_live().unwrap_or_else(|error| panic!("{plan:?}: {error}"));
+        self.check_live(plan);
         self.crash(plan);
         for call in [Call::Append(vec![90], None), Call::Sync, Call::Read, Call::Reopen, Call::Read] {
             self.driven.perform(&call).unwrap_or_else(|error| panic!("{plan:?}, {call:?}: {error}"));
         }
-        self.driven.check_live().unwrap_or_else(|error| panic!("{plan:?}: {error}"));
+        self.check_live(plan);
         self.crash(plan);
+    }
+
+    fn check_live(&mut self, plan: &Plan) {
+        if let Some(log) = self.driven.log.as_ref().filter(|log| !log.is_failed()) {
+            // Reading to the end would write it, and find more than was written before.
+            log.write_staged().unwrap_or_else(|error| panic!("{plan:?}: {error}"));
+        }
+        self.driven.check_live().unwrap_or_else(|error| panic!("{plan:?}: {error}"));
     }
 
     /// Examines what crashes may leave.
