@@ -121,6 +121,9 @@ impl Machine {
             }
             _ => self.call(&call(step)),
         }
+        if !self.driven.disk.is_powered() {
+            self.cut_power(self.survivors);
+        }
     }
 
     fn call(&mut self, call: &Call) {
@@ -129,11 +132,9 @@ impl Machine {
             // Faults and planned cuts are not taken over.
             self.is_faulty = false;
         }
-        if !self.driven.disk.is_powered() {
-            return self.cut_power(self.survivors);
-        }
         if let Err(error) = made {
-            assert!(self.is_faulty && is_of_disk(&error), "{call:?}: {error}");
+            let is_expected = !self.driven.disk.is_powered() || self.is_faulty && is_of_disk(&error);
+            assert!(is_expected, "{call:?}: {error}");
         }
     }
 
