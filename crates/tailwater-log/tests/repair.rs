@@ -247,6 +247,24 @@ fn a_checkpoint_that_is_gone_as_well_is_no_hindrance() {
 }
 
 #[test]
+fn a_first_segment_is_called_lost_also_where_the_checkpoint_is_damaged() {
+    // Without a whole checkpoint the lowest file tells where the log begins. One whose header was damaged did not count,
+    // so the log began behind it, and what it had held was not called lost. Found by the fuzz target `edit_valid_log`.
+    let checkpoint = log_path().join("checkpoint");
+    for slot in [Some(0), Some(512), None] {
+        let disk = reference(true);
+        match slot {
+            Some(at) => damage(&disk, &checkpoint, at + 70, 1),
+            None => remove(&disk, &checkpoint),
+        }
+        let files = segment_files(&disk);
+        damage(&disk, &files[0], 0, 600);
+        let report = repair_and_check(&disk, &format!("slot at {slot:?}"));
+        assert_eq!(report.lost, [offsets(0, base_of(&files[1]))], "slot at {slot:?}");
+    }
+}
+
+#[test]
 fn a_segment_of_another_partition_is_set_aside() {
     let other = SimDisk::new(2);
     let mut foreign = options();

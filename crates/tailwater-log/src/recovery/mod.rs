@@ -233,7 +233,8 @@ fn gather(
     resume: Option<(ScanPoint, (LogEpoch, Offset))>,
     mark: decide::MarkRule,
 ) -> Result<Facts> {
-    let lowest = named[0].named.base;
+    // Also of a file that cannot be used: what was in it is lost, and not below the log start.
+    let lowest = survey.bases[0];
     let checkpoint = survey.checkpoint.map(|found| found.newest);
     let is_whole = survey.checkpoint.is_some_and(|found| found.is_whole);
     let recorded_start = checkpoint.map_or(lowest, |mark| mark.log_start);
