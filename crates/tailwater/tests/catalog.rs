@@ -514,3 +514,20 @@ fn what_is_promised_after_a_killed_creation_is_kept_through_a_power_cut() {
     }
     assert!(published > 1, "some creations were interrupted after the catalog had its name");
 }
+
+#[test]
+fn a_catalog_that_was_written_as_often_as_can_be_counted_is_written_again() {
+    // The count overflowed. Found by the fuzz target `open_catalog`.
+    let path = Path::new(DATA).join("catalog");
+    let disk = SimDisk::new(1);
+    open(&disk).unwrap().close().unwrap();
+    let mut bytes = disk.read_file(&path).unwrap();
+    bytes[16..24].fill(0xff);
+    let crc = crc32fast::hash(&[&bytes[..12], &bytes[16..]].concat());
+    bytes[12..16].copy_from_slice(&crc.to_le_bytes());
+    disk.write_file(&path, &bytes).unwrap();
+    let broker = open(&disk).unwrap();
+    broker.create_topic("orders", &TopicConfig::new()).unwrap();
+    broker.close().unwrap();
+    assert_eq!(open(&disk).unwrap().topics().unwrap(), ["orders"]);
+}

@@ -167,7 +167,7 @@ impl Inner {
     /// Puts `catalog` on disk and takes it over. If that fails, finds out which of the two is there.
     fn commit(&self, administration: &mut Administration, mut catalog: Catalog) -> Result<()> {
         let opener = &self.opener;
-        catalog.sequence += 1;
+        catalog.sequence = catalog.next_sequence();
         if let Err(error) = catalog.write(&opener.storage, &opener.directory) {
             let found = Catalog::read(&opener.storage, &opener.directory);
             if !matches!(found, Ok(Some(found)) if found == administration.catalog) {

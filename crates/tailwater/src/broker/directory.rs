@@ -207,7 +207,7 @@ fn clean_up(storage: &Arc<dyn Storage>, directory: &Path, catalog: &mut Catalog)
             tracing::info!(topic = topic.name, "finishing a deletion that was interrupted");
             leftover::give_up_partitions(storage, directory, &topic.name, topic.id, topic.partition_count)?;
         }
-        catalog.sequence += 1;
+        catalog.sequence = catalog.next_sequence();
         catalog.write(storage, directory)?;
     }
     let mut unknown = Vec::new();

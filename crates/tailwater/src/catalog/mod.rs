@@ -90,6 +90,12 @@ impl Catalog {
         Ok(replace(storage, &directory.join(CATALOG_NAME), &format::encode(self))?)
     }
 
+    /// The sequence of the catalog that is written after this one. It begins anew behind the last number there is, which
+    /// only a file that others made can have reached.
+    pub(crate) fn next_sequence(&self) -> u64 {
+        self.sequence.wrapping_add(1)
+    }
+
     pub(crate) fn contains_id(&self, id: TopicId) -> bool {
         self.topics.iter().any(|topic| topic.id == id)
     }
