@@ -35,6 +35,7 @@ fn help_is_what_was_agreed_on() {
         &["offsets"],
         &["info"],
         &["verify"],
+        &["repair"],
         &["dump"],
         &["completions"],
     ] {

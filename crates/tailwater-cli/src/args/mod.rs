@@ -82,6 +82,7 @@ pub(crate) enum Command {
     #[command(after_help = "Example:\n  tailwater info --json")]
     Info,
     Verify(VerifyArgs),
+    Repair(RepairArgs),
     Dump(DumpArgs),
     /// Print a completion script for a shell
     #[command(
@@ -116,6 +117,20 @@ pub(crate) struct OffsetsArgs {
 pub(crate) struct VerifyArgs {
     /// The topic [default: all, and Tailwater's own]
     pub(crate) topic: Option<String>,
+}
+
+/// Set aside what verify finds damaged, so that the rest can be written to again
+///
+/// Deletes nothing: damaged bytes are kept in the quarantine directory of their partition. The records in them are lost, and
+/// consumers are told of the gap. Offsets stay as they are. A repair that is interrupted can be repeated.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  tailwater repair orders --yes")]
+pub(crate) struct RepairArgs {
+    /// The topic [default: all, and Tailwater's own]
+    pub(crate) topic: Option<String>,
+    /// Go on, although records may be given up
+    #[arg(long)]
+    pub(crate) yes: bool,
 }
 
 /// Show what a segment file holds, batch by batch, also when it is damaged

@@ -7,6 +7,7 @@ mod groups;
 mod info;
 mod offsets;
 mod produce;
+mod repair;
 mod topic;
 mod verify;
 
@@ -26,6 +27,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<()> {
         Command::Offsets(args) => offsets::run(&directory, json, &args),
         Command::Info => info::run(&directory, json),
         Command::Verify(args) => verify::run(&directory, json, &args),
+        Command::Repair(args) => repair::run(&directory, json, &args),
         Command::Dump(args) => dump::run(json, &args),
         Command::Completions { shell } => completions::run(shell),
     };

@@ -31,7 +31,7 @@ struct VerifiedPartition {
 }
 
 #[derive(Serialize)]
-struct Damage {
+pub(super) struct Damage {
     file: String,
     position_bytes: u64,
     first_offset: u64,
@@ -73,14 +73,15 @@ pub(crate) fn run(directory: &Directory, json: bool, args: &VerifyArgs) -> Resul
         // What was found is told by the code, also where nobody reads the table.
         Some(failure) => Err(failure),
         None if damage > 0 => Err(Failure::corrupt(format!(
-            "{damage} damaged {}: what lies around can be read; restore the rest from a backup",
+            "{damage} damaged {}: what lies around can be read; restore the rest from a backup, or give it up with `repair`",
             if damage == 1 { "place" } else { "places" }
         ))),
         None => shown,
     }
 }
 
-fn places(broker: &Broker, topic: Option<&str>) -> Result<Vec<TopicPartition>> {
+/// The partitions of a topic, or of all.
+pub(super) fn places(broker: &Broker, topic: Option<&str>) -> Result<Vec<TopicPartition>> {
     let names = match topic {
         Some(topic) => vec![topic.to_owned()],
         None => broker.topics()?,
