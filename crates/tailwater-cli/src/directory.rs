@@ -24,6 +24,10 @@ pub(crate) const GROUPS_DIRECTORY: &str = "__groups-0";
 /// A checkpoint has two slots of 512 bytes; what is longer is none.
 const MAX_CHECKPOINT_BYTES: u64 = 64 * 1024;
 
+/// Within this time a process that writes records for others what is durable, once nothing more is appended: twice the 50 ms
+/// of idleness after which it does.
+const RECORDED_WITHIN: Duration = Duration::from_millis(100);
+
 /// Where the data is, and how long to wait for it.
 #[derive(Clone, Debug)]
 pub(crate) struct Directory {
@@ -71,7 +75,7 @@ impl Directory {
         if places.is_empty() {
             return Ok(attached);
         }
-        let Some(broker) = self.open_if_free()? else { return Ok(attached) };
+        let Some(broker) = self.open_if_free()? else { return self.attach_beside_writer() };
         for place in &places {
             warn_of_recovery(place, &embedded(&broker)?.recovery_report(place)?);
         }
@@ -91,7 +95,16 @@ impl Directory {
         if is_clean {
             return Ok(attached);
         }
-        Ok(self.open_if_free()?.unwrap_or(attached))
+        match self.open_if_free()? {
+            Some(broker) => Ok(broker),
+            None => self.attach_beside_writer(),
+        }
+    }
+
+    /// Attaches beside a process that writes, when what it has acknowledged until now is recorded for others.
+    fn attach_beside_writer(&self) -> Result<Broker> {
+        thread::sleep(RECORDED_WITHIN);
+        self.attach()
     }
 
     /// Opens it, unless somebody else writes to it or nobody may.

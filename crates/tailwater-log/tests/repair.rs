@@ -372,8 +372,9 @@ fn a_repair_can_be_interrupted_anywhere() {
     let mut states = 0;
     for cut in 1..=operations {
         let disk = origin.kill();
-        disk.cut_power_after(disk.operation_count() + cut);
-        let _ = repair(&disk);
+        disk.cut_power_after(cut);
+        let interrupted = repair(&disk);
+        assert!(cut == operations || interrupted.is_err(), "cut after {cut} of {operations}");
         let pending = disk.pending();
         let one_each = (0..pending).flat_map(|chosen| [(chosen, true), (chosen, false)]);
         for (chosen, is_alone) in one_each.chain([(usize::MAX, true), (usize::MAX, false)]) {
@@ -425,4 +426,31 @@ fn a_log_that_is_in_use_is_not_repaired() {
     assert!(matches!(repair(&disk), Err(Error::Locked(_))));
     drop(log);
     assert!(repair(&disk).is_ok());
+}
+
+// A file with a senseless name had a repair write batches without end.
+#[test]
+fn a_file_with_a_senseless_name_ends_no_repair() {
+    let distant = log_path().join(format!("{:020}.log", 1_u64 << 62));
+    // Without a header that can be used it is set aside.
+    let disk = reference(true);
+    disk.write_file(&distant, b"none of a segment's bytes").unwrap();
+    let report = repair_and_check(&disk, "distant and damaged");
+    assert!(report.lost.is_empty(), "{:?}", report.lost);
+    // If it is all there is, the log begins behind it.
+    let disk = reference(true);
+    segment_files(&disk).iter().for_each(|path| remove(&disk, path));
+    disk.write_file(&distant, b"none of a segment's bytes").unwrap();
+    repair(&disk).unwrap();
+    let log = open(&disk).unwrap();
+    assert_eq!(log.log_start_offset(), log.log_end_offset());
+    append(&log, "behind it");
+    // A segment under a name far behind the end is no part of the log: its bytes are kept by the next open.
+    let disk = reference(true);
+    let files = segment_files(&disk);
+    disk.write_file(&distant, &disk.read_file(&files[1]).unwrap()).unwrap();
+    assert!(repair(&disk).unwrap().damage.is_empty());
+    let log = open(&disk).unwrap();
+    assert!(content(&log).0 == numbered(0..RECORDS));
+    assert!(log.recovery_report().torn_tail.as_ref().is_some_and(|torn| !torn.quarantined.is_empty()));
 }

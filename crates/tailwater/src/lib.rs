@@ -146,7 +146,8 @@
 //!
 //! # Test
 //!
-//! [`Broker::in_memory`] runs on a simulated disk. [`BrokerOptions::open_on`] takes one of your own, which can lose power:
+//! [`Broker::in_memory`] runs on a simulated disk. [`BrokerOptions::open_on`] takes one of your own, which can lose power.
+//! The example `crash_test` does that after every operation of a program that consumes, works and publishes.
 //!
 //! ```
 //! use std::sync::Arc;

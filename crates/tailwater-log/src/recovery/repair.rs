@@ -22,6 +22,10 @@ use crate::{Error, FilePosition, LogEpoch, Offset, OffsetRange, Result, Timestam
 
 const TEMPORARY_NAME: &str = "repair.tmp";
 
+/// The most offsets that a repair fills with what says that they are lost: far more than there are records in a log, far fewer
+/// than a file with a senseless name could ask for.
+const MAX_LOST_OFFSETS: u64 = 1 << 36;
+
 /// How much is collected before it is written, in bytes.
 const BUFFER_BYTES: usize = 1 << 20;
 
@@ -134,7 +138,7 @@ impl Repair<'_> {
         // From here on nobody takes the log for one that was closed in order.
         let base = facts.live[0].named.base;
         let latest = survey.checkpoint.map(|found| found.newest.latest_append_time);
-        self.replace_checkpoint(Checkpoint {
+        let checkpoint = Checkpoint {
             identity: self.context.identity,
             sequence: 0,
             is_dirty: true,
@@ -146,13 +150,14 @@ impl Repair<'_> {
             scan_offset: base,
             latest_append_time: facts.scan.latest_append_time.max(latest).unwrap_or_default(),
             segment_names_crc: 0,
-        })?;
+        };
+        self.replace_checkpoint(checkpoint)?;
         for segment in damaged {
             self.rewrite(segment)?;
         }
         self.set_aside(&files.unusable)?;
         let lost = OffsetRange { start: facts.log_start, end: first };
-        self.fill_front(lost, facts.live[0].opened.header)
+        self.fill_front(lost, facts.live[0].opened.header, checkpoint)
     }
 
     /// Says of files that cannot be used up to where they reach, now that it is known.
@@ -172,6 +177,15 @@ impl Repair<'_> {
         while let Some(piece) = pieces.next()? {
             let Piece::Damage(damage) = piece else { continue };
             is_damaged = true;
+            if damage.offsets.count() > MAX_LOST_OFFSETS {
+                // A file has this partition's header and a name that cannot be right. Which it should be, a person has to say.
+                return Err(super::corruption(
+                    segment.segment.path(),
+                    damage.position,
+                    damage.offsets,
+                    damage.kind,
+                ));
+            }
             OffsetRange::push_joined(&mut self.report.lost, damage.offsets);
             // As above.
             if !unusable.contains(&damage.offsets.start) {
@@ -201,10 +215,14 @@ impl Repair<'_> {
         self.context.storage.sync_directory(self.context.directory)
     }
 
-    /// Makes a segment that says that `lost` is lost, in front of the segment with the header `next`.
-    fn fill_front(&mut self, lost: OffsetRange, next: SegmentHeader) -> Result<()> {
+    /// Makes a segment that says that `lost` is lost, in front of the segment with the header `next`. Where that would be
+    /// senselessly many, the log begins behind them.
+    fn fill_front(&mut self, lost: OffsetRange, next: SegmentHeader, checkpoint: Checkpoint) -> Result<()> {
         if lost.start >= lost.end {
             return Ok(());
+        }
+        if lost.count() > MAX_LOST_OFFSETS {
+            return self.replace_checkpoint(Checkpoint { log_start: lost.end, ..checkpoint });
         }
         let header = SegmentHeader { salt: self.context.storage.random(), ..next };
         self.write_segment(lost.start, header, |_, new| {
@@ -378,6 +396,6 @@ impl Repair<'_> {
         self.write_segment(base, header, |_, _| Ok(()))?;
         self.set_aside(unusable)?;
         self.replace_checkpoint(checkpoint)?;
-        self.fill_front(lost, header)
+        self.fill_front(lost, header, checkpoint)
     }
 }
