@@ -116,7 +116,13 @@ pub(crate) fn give_up_partitions(
     partition_count: u32,
 ) -> Result<()> {
     rename_partitions(storage, data, partition_count, |partition| {
-        (partition_directory(topic, partition), deleted_directory(id, partition))
+        let mut given_up = deleted_directory(id, partition);
+        if storage.entry_kind(&data.join(&given_up))?.is_some() {
+            // A power cut within an earlier rename can leave both names for one directory, and to rename one to the other
+            // then does nothing.
+            given_up = deleted_directory(new_topic_id(storage), partition);
+        }
+        Ok((partition_directory(topic, partition), given_up))
     })
 }
 
@@ -129,7 +135,7 @@ pub(crate) fn take_back_partitions(
     partition_count: u32,
 ) -> Result<()> {
     rename_partitions(storage, data, partition_count, |partition| {
-        (deleted_directory(id, partition), partition_directory(topic, partition))
+        Ok((deleted_directory(id, partition), partition_directory(topic, partition)))
     })
 }
 
@@ -138,10 +144,10 @@ fn rename_partitions(
     storage: &Arc<dyn Storage>,
     data: &Path,
     partition_count: u32,
-    names: impl Fn(PartitionId) -> (String, String),
+    names: impl Fn(PartitionId) -> Result<(String, String)>,
 ) -> Result<()> {
     for partition in (0..partition_count).map(PartitionId::new) {
-        let (from, to) = names(partition);
+        let (from, to) = names(partition)?;
         match storage.rename(&data.join(from), &data.join(to)) {
             Err(error) if error.is_not_found() => {}
             renamed => renamed?,
