@@ -17,7 +17,7 @@ use crate::log::{CheckpointFile, ScanPoint};
 use crate::mistakes::{Mistake, is_planted};
 use crate::segment::{BatchWalk, NewSegment, Segment, SegmentCopy, Step, file_name};
 use crate::storage::{EntryKind, FileHandle, create_temporary};
-use crate::{Error, FilePosition, Offset, Result};
+use crate::{Error, FilePosition, LogEpoch, Offset, Result};
 
 /// The directory for bytes that were cut off.
 pub(crate) const QUARANTINE_NAME: &str = "quarantine";
@@ -80,26 +80,7 @@ pub(crate) fn rebuild(context: &OpenContext<'_>, survey: &Survey, facts: &Facts)
     committed.map_err(|error| copy.new.discard(context.storage, error))?;
 
     let point = ScanPoint { base, position: copy.end, offset: facts.scan.end.offset };
-    let latest_mark = survey.checkpoint.map(|found| found.newest.latest_append_time);
-    let checkpoint = CheckpointFile::replace(
-        context.storage,
-        context.directory,
-        Checkpoint {
-            identity: context.identity,
-            sequence: 0,
-            is_dirty: true,
-            epoch,
-            log_start: facts.log_start,
-            durable: point.offset,
-            scan_base: point.base,
-            scan_position: point.position,
-            scan_offset: point.offset,
-            latest_append_time: facts.scan.latest_append_time.max(latest_mark).unwrap_or_default(),
-            // It is dirty: no names go with it.
-            segment_names_crc: 0,
-        },
-    )?;
-    context.storage.sync_directory(context.directory)?;
+    let checkpoint = replace_checkpoint(context, survey, facts, epoch, point)?;
 
     // The log is recovered; what follows is housekeeping.
     let mut removed_files = survey.remove_temporaries(context);
@@ -133,6 +114,34 @@ pub(crate) fn rebuild(context: &OpenContext<'_>, survey: &Survey, facts: &Facts)
     Ok(Rebuilt { segment, file, header, allocated, checkpoint, point, torn_tail, removed_files, is_littered })
 }
 
+/// Puts a dirty checkpoint in place, durably, that says that the log ends at `point`.
+fn replace_checkpoint(
+    context: &OpenContext<'_>,
+    survey: &Survey,
+    facts: &Facts,
+    epoch: LogEpoch,
+    point: ScanPoint,
+) -> Result<CheckpointFile> {
+    let latest = survey.checkpoint.map(|found| found.newest.latest_append_time);
+    let checkpoint = Checkpoint {
+        identity: context.identity,
+        sequence: 0,
+        is_dirty: true,
+        epoch,
+        log_start: facts.log_start,
+        durable: point.offset,
+        scan_base: point.base,
+        scan_position: point.position,
+        scan_offset: point.offset,
+        latest_append_time: facts.scan.latest_append_time.max(latest).unwrap_or_default(),
+        // It is dirty: no names go with it.
+        segment_names_crc: 0,
+    };
+    let replaced = CheckpointFile::replace(context.storage, context.directory, checkpoint)?;
+    context.storage.sync_directory(context.directory)?;
+    Ok(replaced)
+}
+
 /// The log as it is, to be appended to behind its last good batch: [`Mistake::RecoverInPlace`].
 #[cold]
 fn go_on_in_place(context: &OpenContext<'_>, survey: &Survey, facts: &Facts) -> Result<Rebuilt> {
@@ -142,26 +151,7 @@ fn go_on_in_place(context: &OpenContext<'_>, survey: &Survey, facts: &Facts) -> 
         return Err(Error::Closed);
     };
     let point = ScanPoint { base, position: end.position, offset: end.offset };
-    let latest = survey.checkpoint.map(|found| found.newest.latest_append_time);
-    let checkpoint = CheckpointFile::replace(
-        context.storage,
-        context.directory,
-        Checkpoint {
-            identity: context.identity,
-            sequence: 0,
-            is_dirty: true,
-            epoch: facts.highest_epoch,
-            log_start: facts.log_start,
-            durable: point.offset,
-            scan_base: base,
-            scan_position: point.position,
-            scan_offset: point.offset,
-            latest_append_time: facts.scan.latest_append_time.max(latest).unwrap_or_default(),
-            // It is dirty: no names go with it.
-            segment_names_crc: 0,
-        },
-    )?;
-    context.storage.sync_directory(context.directory)?;
+    let checkpoint = replace_checkpoint(context, survey, facts, facts.highest_epoch, point)?;
     let (header, allocated) = (opened.header, file.length()?);
     let segment = Arc::new(Segment::opened(context.directory, base, opened, end.position, None));
     Ok(Rebuilt {
