@@ -4,6 +4,7 @@
 //! A failure prints the seed, the operation and the choice of what survived. `POWER_CUT_SEEDS=100..200` runs others.
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tailwater_log::storage::SimDisk;
 use tailwater_log::{Durability, Error, ManualClock, NewRecord, RecoveryOutcome, Timestamp, WhenFull};
@@ -86,7 +87,8 @@ pub(crate) fn every_power_cut_leaves_what_was_promised() {
 
 pub(crate) fn group_commits_from_several_threads_keep_every_acknowledged_record() {
     for round in 0..60u64 {
-        let disk = SimDisk::new(round);
+        // Others append while one syncs.
+        let disk = SimDisk::new(round).with_sync_time(Duration::from_micros(200));
         let clock = Arc::new(ManualClock::new(Timestamp::from_millis(1)));
         let log = open(&disk, options(Durability::Durable, &clock)).unwrap();
         let acknowledged = Mutex::new(Vec::new());

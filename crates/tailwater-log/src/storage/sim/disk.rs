@@ -3,6 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use rustix::io::Errno;
 
@@ -16,6 +17,7 @@ use crate::{Error, FilePosition, IoOperation, Result};
 #[derive(Clone, Debug)]
 pub struct SimDisk {
     state: Arc<Mutex<State>>,
+    sync_time: Duration,
 }
 
 impl SimDisk {
@@ -26,7 +28,15 @@ impl SimDisk {
     }
 
     fn with(state: State) -> Self {
-        Self { state: Arc::new(Mutex::new(state)) }
+        Self { state: Arc::new(Mutex::new(state)), sync_time: Duration::ZERO }
+    }
+
+    /// Has each sync take so long: a disk on which threads meet, as they do on a real one. What is made durable is what was
+    /// written when the sync began. At first a sync takes no time.
+    #[must_use]
+    pub fn with_sync_time(mut self, time: Duration) -> Self {
+        self.sync_time = time;
+        self
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -193,7 +203,12 @@ impl SimDisk {
             }
             result
         };
-        run().map_err(|error| Error::io(IoOperation::Sync, path, error))
+        let result = run();
+        drop(state);
+        if !self.sync_time.is_zero() {
+            std::thread::sleep(self.sync_time);
+        }
+        result.map_err(|error| Error::io(IoOperation::Sync, path, error))
     }
 
     fn look<T>(
