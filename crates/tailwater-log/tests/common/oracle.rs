@@ -1,6 +1,6 @@
 //! What was promised about a log, and whether what a crash left keeps it.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
@@ -199,6 +199,17 @@ pub fn survivals(pending: usize, choices: &mut Choices, random: usize) -> Vec<Ve
     ways
 }
 
+/// What an open may find, and do about it, after a crash alone.
+const RULES: [&str; 7] = [
+    "closed in order",
+    "only zeros behind the end",
+    "a torn tail kept in quarantine",
+    "records above the durable mark copied",
+    "a checkpoint made anew",
+    "temporary files removed",
+    "superseded segments removed",
+];
+
 /// The states that a search has been to.
 #[derive(Debug, Default)]
 pub struct Search {
@@ -206,6 +217,8 @@ pub struct Search {
     /// not do: what a lost acknowledgement leaves looks just like the state before it was given.
     seen: HashMap<u64, u32>,
     images: HashSet<u64>,
+    /// How often each thing was found, and each rule of recovery followed.
+    found: BTreeMap<&'static str, u64>,
 }
 
 impl Search {
@@ -217,6 +230,38 @@ impl Search {
     /// How many different disks.
     pub fn images(&self) -> usize {
         self.images.len()
+    }
+
+    /// How often each rule of recovery was followed. A rule that no state calls for is not tested.
+    ///
+    /// # Panics
+    ///
+    /// If there is such a rule.
+    pub fn rules(&self) -> String {
+        let counts = RULES.iter().map(|rule| {
+            let count = self.found.get(rule).copied().unwrap_or(0);
+            assert_ne!(count, 0, "never found: {rule}");
+            format!("{count} {rule}")
+        });
+        counts.collect::<Vec<_>>().join(", ")
+    }
+
+    fn count(&mut self, log: &Log) {
+        let report = log.recovery_report();
+        let is_segment =
+            |path: &std::path::PathBuf| path.extension().is_some_and(|extension| extension == "log");
+        let found = [
+            report.outcome == RecoveryOutcome::Clean,
+            report.outcome == RecoveryOutcome::Recovered && report.torn_tail.is_none(),
+            report.torn_tail.is_some(),
+            report.durable_mark < report.log_end_offset,
+            report.was_checkpoint_rebuilt,
+            report.removed_files.iter().any(|path| !is_segment(path)),
+            report.removed_files.iter().any(is_segment),
+        ];
+        for (rule, _) in RULES.iter().zip(found).filter(|(_, is_found)| *is_found) {
+            *self.found.entry(rule).or_default() += 1;
+        }
     }
 
     fn is_new(&mut self, disk: &SimDisk, oracle: &Oracle, is_power_cut: bool, depth: u32) -> bool {
@@ -250,6 +295,7 @@ impl Search {
         let restarted = disk.crash(|_, _| true);
         let before = disk.operation_count();
         let log = open(disk, options()).map_err(|error| format!("cannot open: {error}"))?;
+        self.count(&log);
         let steps = disk.operation_count() - before;
         let found = oracle.check(&log, is_power_cut)?;
         // Interrupted as often as may be, it ends with the same content.

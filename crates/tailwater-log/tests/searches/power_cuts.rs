@@ -58,6 +58,7 @@ pub(crate) fn every_power_cut_leaves_what_was_promised() {
         let whole = SimDisk::new(seed);
         run(&whole, seed, false).1.unwrap_or_else(|error| panic!("seed {seed}: {error}"));
         let operations = whole.operation_count();
+        let (states, images) = (search.states(), search.images());
         for cut in 0..operations {
             let disk = SimDisk::new(seed);
             disk.cut_power_after(cut);
@@ -80,8 +81,12 @@ pub(crate) fn every_power_cut_leaves_what_was_promised() {
                 fail(&"everything: the process died", error);
             }
         }
+        let (states, images) = (search.states() - states, search.images() - images);
+        println!("seed {seed}: {operations} cuts, {states} new states, {images} new disks");
+        assert!(images > 500, "seed {seed}: too few");
     }
     println!("{} states, {} of them different disks, after {cuts} cuts", search.states(), search.images());
+    println!("rules: {}", search.rules());
     assert!(search.images() > 100_000 || std::env::var("POWER_CUT_SEEDS").is_ok(), "too few");
 }
 

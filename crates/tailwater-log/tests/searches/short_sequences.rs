@@ -88,6 +88,7 @@ fn search_all(durability: Durability) -> Search {
         }
     }
     println!("{} states of a {durability:?} log, {} different disks", search.states(), search.images());
+    println!("rules: {}", search.rules());
     search
 }
 
