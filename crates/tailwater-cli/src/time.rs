@@ -154,12 +154,13 @@ pub fn parse_position(text: &str) -> Result<Position, TimeError> {
     parse_when(text).map(Position::Time).map_err(|_| TimeError::Position)
 }
 
-/// Writes a time as RFC 3339 with milliseconds, or, far outside of this era, as a number of milliseconds.
+/// Writes a time as RFC 3339 with milliseconds, or, far outside of this era, as a number of milliseconds since 1970. That is
+/// never read as anything else: a bare `333333333333642 ms` would be a duration.
 #[must_use]
 pub fn show_time(time: Timestamp) -> String {
     match jiff::Timestamp::from_millisecond(time.as_millis()) {
         Ok(time) => format!("{time:.3}"),
-        Err(_) => time.to_string(),
+        Err(_) => format!("{time} since 1970"),
     }
 }
 
@@ -226,6 +227,6 @@ mod tests {
         let time = Timestamp::from_millis(1_795_372_200_123);
         assert_eq!(show_time(time), "2026-11-22T18:30:00.123Z");
         assert_eq!(parse_when(&show_time(time)), Ok(When::At(time)));
-        assert_eq!(show_time(Timestamp::from_millis(i64::MAX)), "9223372036854775807 ms");
+        assert_eq!(show_time(Timestamp::from_millis(i64::MAX)), "9223372036854775807 ms since 1970");
     }
 }
