@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::commit::Turn;
 use super::staging::{Need, Refusal, Staging};
 use super::{Appended, Inner, WhenFull};
-use crate::{Durability, Error, Result};
+use crate::{Durability, Error, Offset, Result};
 
 impl Inner {
     /// Stages what `stage` makes, making room as long as it asks for it.
@@ -73,7 +73,7 @@ impl Inner {
         if when_full == WhenFull::Fail {
             return Err(self.staging_full());
         }
-        match self.commit.lead_or_wait(deadline, || self.failure.check().err()) {
+        match self.commit.lead_or_wait(Offset::MAX, deadline, || self.failure.check().err()) {
             Turn::Lead(leader) => self.sync_leading(&leader).map(drop),
             Turn::Done(failed) => Err(failed),
             Turn::TimedOut => Err(self.staging_full()),

@@ -1,20 +1,26 @@
 //! Group commit: many appends, one sync.
 //!
 //! - At most one thread leads at a time: it writes and syncs everything staged so far and publishes the durable offset.
-//! - Everybody else who waits is woken once by the leader; whoever was not covered leads next.
-//! - A leader that fails or unwinds gives the lead back, so nobody waits for ever.
+//! - Whoever else waits is asleep on its own, and names the offset that it waits for. A leader that ends hands the lead to
+//!   the first that it has not covered, then wakes all that it has: those find their answer without a lock, and while they
+//!   are at it the next sync is under way.
+//! - A leader that fails or unwinds hands the lead on too, so nobody waits for ever.
 
-use std::sync::PoisonError;
+use std::collections::VecDeque;
+use std::sync::{Arc, PoisonError};
 use std::task::{Context, Waker};
 use std::time::Instant;
 
-use crate::sync::atomic::{AtomicBool, Ordering, fence};
-use crate::sync::{Condvar, Mutex, MutexGuard};
+use crate::Offset;
+use crate::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering, fence};
+use crate::sync::thread::{self, Thread};
+use crate::sync::{Mutex, MutexGuard, park_until};
 
 #[derive(Debug, Default)]
 pub(crate) struct GroupCommit {
     state: Mutex<CommitState>,
-    changed: Condvar,
+    /// Up to where everything is durable, as the latest leader left it.
+    reached: AtomicU64,
     /// Whether `wakers` may hold any, so that a write for which no task waits takes no lock.
     has_wakers: AtomicBool,
 }
@@ -22,51 +28,114 @@ pub(crate) struct GroupCommit {
 #[derive(Debug, Default)]
 struct CommitState {
     is_led: bool,
+    /// Threads that wait, in the order they came.
+    waiters: VecDeque<Arc<Waiter>>,
     wakers: Vec<Waker>,
 }
 
-/// Leadership. Dropping it hands the lead back and wakes those who wait.
+/// A thread that waits.
+#[derive(Debug)]
+struct Waiter {
+    /// What it waits for: the durable offset, or more, at which it has its answer.
+    until: Offset,
+    /// One of the constants below.
+    turn: AtomicU8,
+    thread: Thread,
+}
+
+/// It sleeps.
+const ASLEEP: u8 = 0;
+/// It looks again.
+const LOOK: u8 = 1;
+/// It has the lead.
+const LEAD: u8 = 2;
+
+impl Waiter {
+    fn wake(&self, turn: u8) {
+        self.turn.store(turn, Ordering::SeqCst);
+        self.thread.unpark();
+    }
+
+    /// Sleeps until it is woken or the deadline has passed. Returns its turn.
+    fn sleep(&self, deadline: Option<Instant>) -> u8 {
+        loop {
+            let turn = self.turn.load(Ordering::SeqCst);
+            if turn != ASLEEP || !park_until(deadline) {
+                return turn;
+            }
+        }
+    }
+}
+
+/// Leadership. Dropping it hands the lead on and wakes those who have what they waited for.
 #[derive(Debug)]
 pub(crate) struct Leader<'c>(&'c GroupCommit);
 
+/// What a waiter is to do.
+#[derive(Debug)]
+pub(crate) enum Turn<'c, T> {
+    Done(T),
+    Lead(Leader<'c>),
+    TimedOut,
+}
+
 impl GroupCommit {
-    /// Becomes the leader, waiting for the present one to finish.
+    /// Becomes the leader, waiting for those who asked before.
     pub(crate) fn lead(&self) -> Leader<'_> {
-        let mut state = self.lock();
-        while state.is_led {
-            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        loop {
+            if let Turn::Lead(leader) = self.lead_or_wait(Offset::MAX, None, || None::<()>) {
+                return leader;
+            }
         }
-        state.is_led = true;
-        Leader(self)
     }
 
-    /// Becomes the leader if nobody leads and `is_done` has no answer yet; else waits until it has one, or until the
-    /// lead is free, or the deadline passes.
+    /// Becomes the leader if nobody leads and `is_done` has no answer yet; else waits until it has one, which is looked for
+    /// when the durable offset has come to `until` and after [`GroupCommit::wake_all`], or until it is its turn to lead, or
+    /// the deadline passes.
     pub(crate) fn lead_or_wait<T>(
         &self,
+        until: Offset,
         deadline: Option<Instant>,
         mut is_done: impl FnMut() -> Option<T>,
     ) -> Turn<'_, T> {
-        let mut state = self.lock();
         loop {
-            if let Some(done) = is_done() {
-                return Turn::Done(done);
-            }
-            if !state.is_led {
-                state.is_led = true;
-                return Turn::Lead(Leader(self));
-            }
-            state = match deadline {
-                None => self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
-                Some(deadline) => {
-                    let left = deadline.saturating_duration_since(Instant::now());
-                    if left.is_zero() {
-                        return Turn::TimedOut;
-                    }
-                    self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0
+            let waiter = {
+                let mut state = self.lock();
+                // Under the lock: whoever publishes later finds this thread among those who wait.
+                if let Some(done) = is_done() {
+                    return Turn::Done(done);
                 }
+                if !state.is_led {
+                    state.is_led = true;
+                    return Turn::Lead(Leader(self));
+                }
+                let waiter = Waiter { until, turn: AtomicU8::new(ASLEEP), thread: thread::current() };
+                let waiter = Arc::new(waiter);
+                state.waiters.push_back(Arc::clone(&waiter));
+                waiter
             };
+            let turn = match waiter.sleep(deadline) {
+                ASLEEP => {
+                    let mut state = self.lock();
+                    state.waiters.retain(|other| !Arc::ptr_eq(other, &waiter));
+                    // It may have been its turn just now.
+                    waiter.turn.load(Ordering::SeqCst)
+                }
+                turn => turn,
+            };
+            let leader = (turn == LEAD).then(|| Leader(self));
+            match (is_done(), leader) {
+                (Some(done), _) => return Turn::Done(done),
+                (None, Some(leader)) => return Turn::Lead(leader),
+                (None, None) if turn == ASLEEP => return Turn::TimedOut,
+                (None, None) => {}
+            }
         }
+    }
+
+    /// Notes that everything below `durable` is durable, for when the leader ends.
+    pub(crate) fn note_durable(&self, durable: Offset) {
+        self.reached.store(durable.get(), Ordering::SeqCst);
     }
 
     /// Has the task woken when something was published; it must look again after this.
@@ -84,19 +153,24 @@ impl GroupCommit {
     pub(crate) fn wake_tasks(&self) {
         fence(Ordering::SeqCst);
         if self.has_wakers.load(Ordering::SeqCst) {
-            self.wake_all();
+            let wakers = self.take_wakers(&mut self.lock());
+            wakers.into_iter().for_each(Waker::wake);
         }
     }
 
-    /// Wakes all threads and tasks that wait.
+    /// Has all threads and tasks that wait look again.
     pub(crate) fn wake_all(&self) {
-        let wakers = {
+        let (waiters, wakers) = {
             let mut state = self.lock();
-            self.has_wakers.store(false, Ordering::SeqCst);
-            std::mem::take(&mut state.wakers)
+            (std::mem::take(&mut state.waiters), self.take_wakers(&mut state))
         };
-        self.changed.notify_all();
+        waiters.iter().for_each(|waiter| waiter.wake(LOOK));
         wakers.into_iter().for_each(Waker::wake);
+    }
+
+    fn take_wakers(&self, state: &mut CommitState) -> Vec<Waker> {
+        self.has_wakers.store(false, Ordering::SeqCst);
+        std::mem::take(&mut state.wakers)
     }
 
     fn lock(&self) -> MutexGuard<'_, CommitState> {
@@ -105,18 +179,22 @@ impl GroupCommit {
     }
 }
 
-/// What a waiter is to do.
-#[derive(Debug)]
-pub(crate) enum Turn<'c, T> {
-    Done(T),
-    Lead(Leader<'c>),
-    TimedOut,
-}
-
 impl Drop for Leader<'_> {
     fn drop(&mut self) {
-        self.0.lock().is_led = false;
-        self.0.wake_all();
+        let reached = self.0.reached.load(Ordering::SeqCst);
+        let (covered, next, wakers) = {
+            let mut state = self.0.lock();
+            let (covered, mut waiting): (VecDeque<_>, VecDeque<_>) =
+                state.waiters.drain(..).partition(|waiter| waiter.until.get() <= reached);
+            let next = waiting.pop_front();
+            state.waiters = waiting;
+            state.is_led = next.is_some();
+            (covered, next, self.0.take_wakers(&mut state))
+        };
+        // The next leader first: its sync runs while the others are woken.
+        next.iter().for_each(|waiter| waiter.wake(LEAD));
+        covered.iter().for_each(|waiter| waiter.wake(LOOK));
+        wakers.into_iter().for_each(Waker::wake);
     }
 }
 
@@ -137,7 +215,7 @@ mod tests {
             });
             assert!(died.join().is_err());
         });
-        assert!(matches!(commit.lead_or_wait(None, || None::<()>), Turn::Lead(_)));
+        assert!(matches!(commit.lead_or_wait(Offset::MAX, None, || None::<()>), Turn::Lead(_)));
     }
 
     #[test]
@@ -151,12 +229,13 @@ mod tests {
                         let mine = wanted.fetch_add(1, Ordering::SeqCst) + 1;
                         loop {
                             let is_done = || (done.load(Ordering::SeqCst) >= mine).then_some(());
-                            match commit.lead_or_wait(None, is_done) {
+                            match commit.lead_or_wait(Offset::new(mine), None, is_done) {
                                 Turn::Done(()) => break,
                                 Turn::Lead(leader) => {
                                     let all = wanted.load(Ordering::SeqCst);
                                     std::thread::sleep(Duration::from_micros(50));
                                     done.fetch_max(all, Ordering::SeqCst);
+                                    commit.note_durable(Offset::new(all));
                                     syncs.fetch_add(1, Ordering::SeqCst);
                                     drop(leader);
                                 }
@@ -176,6 +255,6 @@ mod tests {
         let commit = GroupCommit::default();
         let _leader = commit.lead();
         let deadline = Some(Instant::now() + Duration::from_millis(5));
-        assert!(matches!(commit.lead_or_wait(deadline, || None::<()>), Turn::TimedOut));
+        assert!(matches!(commit.lead_or_wait(Offset::MAX, deadline, || None::<()>), Turn::TimedOut));
     }
 }

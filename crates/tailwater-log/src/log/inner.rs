@@ -129,6 +129,7 @@ impl Inner {
     /// Publishes what was synced and tells those who wait for it or read it.
     pub(crate) fn publish_durable(&self, durable: Offset) {
         self.ends.set_durable(durable);
+        self.commit.note_durable(durable);
         if self.config.load().durability == Durability::Durable {
             self.listeners.notify(|isolation| isolation == FetchIsolation::Visible);
         }

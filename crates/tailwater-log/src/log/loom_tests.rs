@@ -50,11 +50,14 @@ fn loom_a_reader_that_arms_looks_and_sleeps_misses_nothing() {
 /// What the log does around the lead: whoever leads covers all that was wanted by then.
 fn wait_until_covered(commit: &GroupCommit, wanted: &AtomicU64, done: &AtomicU64, mine: u64) {
     loop {
-        match commit.lead_or_wait(None, || (done.load(Ordering::SeqCst) >= mine).then_some(())) {
+        match commit
+            .lead_or_wait(Offset::new(mine), None, || (done.load(Ordering::SeqCst) >= mine).then_some(()))
+        {
             Turn::Done(()) => return,
             Turn::Lead(leader) => {
                 let all = wanted.load(Ordering::SeqCst);
                 done.store(all, Ordering::SeqCst);
+                commit.note_durable(Offset::new(all));
                 drop(leader);
             }
             Turn::TimedOut => unreachable!("no deadline was given"),
@@ -90,7 +93,9 @@ fn loom_a_failure_ends_every_wait() {
             thread::spawn(move || {
                 let (commit, has_failed) = &*shared;
                 // It leads if it comes first, and then the failure is its own to find.
-                match commit.lead_or_wait(None, || has_failed.load(Ordering::SeqCst).then_some(())) {
+                match commit
+                    .lead_or_wait(Offset::MAX, None, || has_failed.load(Ordering::SeqCst).then_some(()))
+                {
                     Turn::Done(()) => assert!(has_failed.load(Ordering::SeqCst)),
                     Turn::Lead(leader) => drop(leader),
                     Turn::TimedOut => unreachable!("no deadline was given"),

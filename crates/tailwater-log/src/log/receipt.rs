@@ -109,7 +109,8 @@ impl Inner {
             };
         }
         loop {
-            match self.commit.lead_or_wait(deadline, || self.outcome(appended, durability)) {
+            let is_done = || self.outcome(appended, durability);
+            match self.commit.lead_or_wait(appended.offsets.end, deadline, is_done) {
                 Turn::Done(outcome) => return Some(outcome),
                 Turn::TimedOut => return None,
                 Turn::Lead(leader) => {

@@ -106,6 +106,7 @@ impl Inner {
         let old = self.segments.load_full();
         self.truncations_lock().push((epoch, offset));
         self.ends.set_durable(offset);
+        self.commit.note_durable(offset);
         self.ends.set_written(offset);
         self.ends.set_epoch(epoch);
         self.segments.store(Arc::new(old.cut_with(Arc::clone(&segment))));
