@@ -1,5 +1,5 @@
 //! Mistakes that an engineer could make in this crate, to be made on purpose: a test plants each and looks whether the
-//! searches for lost records find it (`tests/planted_mistakes.rs`).
+//! searches for lost records find it (`tests/planted_mistakes.rs`, `tests/schedules.rs`).
 //!
 //! With the feature `planted-mistakes` they can be switched on at run time, for the whole process. Without it the question
 //! is answered at compile time, and nothing is left of them.
@@ -59,14 +59,27 @@ pub enum Mistake {
     RetryFailedSync,
     /// After a failed sync the log goes on.
     ForgetFailedSync,
+    /// A leader that ends does not hand the lead on.
+    ForgetNextLeader,
+    /// Readers are woken before they can see what woke them.
+    WakeBeforePublishing,
+    /// The end is published before the bytes below it are written.
+    PublishBeforeWriting,
 }
 
 #[cfg(feature = "planted-mistakes")]
 impl Mistake {
-    /// All of them.
-    pub const ALL: &[Mistake] = &[
-        Mistake::SkipSmallSyncs,
+    /// Those that only some schedules of several threads bring to light (`tests/schedules.rs`).
+    pub const BETWEEN_THREADS: &[Mistake] = &[
         Mistake::AcknowledgeWhatIsStaged,
+        Mistake::ForgetNextLeader,
+        Mistake::WakeBeforePublishing,
+        Mistake::PublishBeforeWriting,
+    ];
+
+    /// Those that show in the order of calls, whoever makes them (`tests/planted_mistakes.rs`).
+    pub const IN_ONE_ORDER: &[Mistake] = &[
+        Mistake::SkipSmallSyncs,
         Mistake::ShowWhatIsWritten,
         Mistake::ForgetPreviousSegment,
         Mistake::ForgetNameOfNewSegment,

@@ -1,11 +1,11 @@
 //! Closing a log in order, so that its next open need not scan.
 
 use std::sync::PoisonError;
-use std::sync::atomic::Ordering;
 
 use super::Inner;
 use super::writer::Writer;
 use crate::mistakes::{Mistake, is_planted};
+use crate::sync::atomic::Ordering;
 use crate::{Error, Offset, Result};
 
 impl Inner {

@@ -12,6 +12,7 @@ use std::task::{Context, Waker};
 use std::time::Instant;
 
 use crate::Offset;
+use crate::mistakes::{Mistake, is_planted};
 use crate::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering, fence};
 use crate::sync::thread::{self, Thread};
 use crate::sync::{Mutex, MutexGuard, park_until};
@@ -192,7 +193,9 @@ impl Drop for Leader<'_> {
             (covered, next, self.0.take_wakers(&mut state))
         };
         // The next leader first: its sync runs while the others are woken.
-        next.iter().for_each(|waiter| waiter.wake(LEAD));
+        if !is_planted(Mistake::ForgetNextLeader) {
+            next.iter().for_each(|waiter| waiter.wake(LEAD));
+        }
         covered.iter().for_each(|waiter| waiter.wake(LOOK));
         wakers.into_iter().for_each(Waker::wake);
     }

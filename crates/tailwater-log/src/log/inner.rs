@@ -7,8 +7,7 @@
 //! - The published ends only grow, except by `truncate_to`.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock, PoisonError};
 
 use arc_swap::ArcSwap;
 
@@ -23,6 +22,8 @@ use crate::mistakes::{Mistake, is_planted};
 use crate::recovery::RecoveryReport;
 use crate::segment::{SegmentContext, SegmentList};
 use crate::storage::{DirectoryLock, Storage};
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::sync::{Mutex, MutexGuard};
 use crate::{Clock, Durability, Error, LogConfig, LogEpoch, Offset, PartitionIdentity, Result, Timestamp};
 
 #[derive(Debug)]
@@ -120,9 +121,15 @@ impl Inner {
 
     /// Publishes what was written and tells those who read it.
     pub(crate) fn publish_written(&self, written: Offset) {
-        self.ends.set_written(written);
         let is_visible = self.config.load().durability != Durability::Durable;
-        self.listeners.notify(|isolation| is_visible || isolation == FetchIsolation::LogEnd);
+        let wake = || self.listeners.notify(|isolation| is_visible || isolation == FetchIsolation::LogEnd);
+        if is_planted(Mistake::WakeBeforePublishing) {
+            wake();
+            self.ends.set_written(written);
+        } else {
+            self.ends.set_written(written);
+            wake();
+        }
         self.commit.wake_tasks();
     }
 

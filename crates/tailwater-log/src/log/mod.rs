@@ -23,7 +23,6 @@ mod writer;
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 
 pub(crate) use checkpoint_file::{CHECKPOINT_NAME, CheckpointFile, FoundCheckpoint, ScanPoint};
@@ -41,6 +40,7 @@ pub use verify::VerifyReport;
 
 use crate::recovery::{RecoveryReport, RepairReport};
 use crate::storage::Storage;
+use crate::sync::atomic::Ordering;
 use crate::{
     Durability, Error, LogConfig, LogEpoch, Offset, OffsetRange, PartitionIdentity, Result, Timestamp,
 };

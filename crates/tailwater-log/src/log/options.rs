@@ -1,8 +1,7 @@
 //! How to open a log, and the opening of it.
 
 use std::path::Path;
-use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 use arc_swap::ArcSwap;
 
@@ -18,6 +17,8 @@ use crate::format::{Checkpoint, SEGMENT_DATA_START, SegmentHeader, segment_names
 use crate::recovery::{self, OpenContext, Opened, RepairReport};
 use crate::segment::{NewSegment, parse_file_name};
 use crate::storage::{DirectoryLock, Storage, create_directory_durably};
+use crate::sync::Mutex;
+use crate::sync::atomic::AtomicBool;
 use crate::{
     Clock, Error, IoOperation, LogConfig, LogEpoch, Offset, PartitionIdentity, Result, SystemClock, Timestamp,
 };

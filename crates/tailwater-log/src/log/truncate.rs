@@ -1,7 +1,6 @@
 //! Cutting a log at either end.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use super::commit::Leader;
 use super::inner::Inner;
@@ -12,6 +11,7 @@ use crate::format::{
 };
 use crate::mistakes::{Mistake, is_planted};
 use crate::segment::{NewSegment, Segment};
+use crate::sync::atomic::Ordering;
 use crate::{Error, FilePosition, Offset, OffsetRange, Result, Timestamp};
 
 /// The temporary name of the segment that begins where a log was cut.
@@ -251,7 +251,7 @@ impl Inner {
         segments.iter().for_each(|segment| segment.forget_open());
     }
 
-    fn truncations_lock(&self) -> std::sync::MutexGuard<'_, Vec<(crate::LogEpoch, Offset)>> {
+    fn truncations_lock(&self) -> crate::sync::MutexGuard<'_, Vec<(crate::LogEpoch, Offset)>> {
         self.truncations.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 

@@ -9,7 +9,6 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::checkpoint_file::{CheckpointFile, ScanPoint};
@@ -20,6 +19,7 @@ use crate::limits::{KIB, MIB};
 use crate::mistakes::{Mistake, is_planted};
 use crate::segment::{NewSegment, Segment};
 use crate::storage::FileHandle;
+use crate::sync::atomic::Ordering;
 use crate::{Error, FilePosition, LogConfig, LogEpoch, Offset, Result, Timestamp, format};
 
 /// The temporary name of the segment that is made ready for the next roll.
@@ -147,6 +147,9 @@ impl Writer {
         }
         self.set_dirty(log)?;
         let Some(buffer) = self.unwritten.as_ref() else { return Ok(false) };
+        if let Some(last) = buffer.batches.last().filter(|_| is_planted(Mistake::PublishBeforeWriting)) {
+            log.publish_written(last.header.next_offset());
+        }
         // A full disk leaves the buffer here, to be written at the same place later; anything else is final.
         log.sticky(self.file.write_all_at(&buffer.bytes, buffer.position))?;
         let Some(buffer) = self.unwritten.take() else { return Ok(false) };

@@ -13,8 +13,7 @@ mod pieces;
 mod walk;
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, PoisonError};
 
 use arc_swap::ArcSwapOption;
 
@@ -29,6 +28,8 @@ pub(crate) use walk::{BatchFault, BatchWalk, Step, WalkedBatch, first_nonzero};
 use crate::error::{Corruption, CorruptionKind};
 use crate::format::{BatchHeader, SEGMENT_DATA_START, SegmentSummary};
 use crate::storage::Storage;
+use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use crate::{Error, FilePosition, Offset, OffsetRange, PartitionIdentity, ReadMode, Result};
 
 /// One segment file of a partition.

@@ -175,6 +175,7 @@ impl SimDisk {
         path: &Path,
         run: impl FnOnce(&mut State, Permit) -> io::Result<T>,
     ) -> Result<T> {
+        crate::sync::let_others_on();
         let mut state = self.lock();
         let permit = state.begin(|| format!("{operation} {}", path.display()));
         permit.and_then(|permit| run(&mut state, permit)).map_err(|error| Error::io(operation, path, error))
@@ -188,6 +189,7 @@ impl SimDisk {
         sync: fn(&mut State, u64),
         poison: fn(&mut State, u64),
     ) -> Result<()> {
+        crate::sync::let_others_on();
         let mut state = self.lock();
         let run = || {
             state.check_alive()?;
@@ -205,6 +207,7 @@ impl SimDisk {
         };
         let result = run();
         drop(state);
+        crate::sync::let_others_on();
         if !self.sync_time.is_zero() {
             std::thread::sleep(self.sync_time);
         }
