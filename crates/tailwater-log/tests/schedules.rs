@@ -215,11 +215,9 @@ impl Run {
             let from = Offset::new(thread_rng().gen_range(start..end));
             match self.log.fetch(from, FetchLimits::default(), isolation, None) {
                 Ok(fetched) => {
-                    let mut next = from.get();
                     let mut latest = [None; APPENDERS];
-                    for record in fetched.iter() {
-                        assert_eq!(record.offset().get(), next);
-                        next += 1;
+                    for (record, offset) in fetched.iter().zip(from.get()..) {
+                        assert_eq!(record.offset().get(), offset);
                         let (thread, n) = origin(record.value().unwrap());
                         assert!(latest[thread].is_none_or(|before| before < n), "out of order");
                         latest[thread] = Some(n);
