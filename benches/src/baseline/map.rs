@@ -1,0 +1,40 @@
+//! A read-only map of a file: the only unsafe code of the benchmarks.
+
+#![expect(unsafe_code, reason = "a slice of a mapped file can be made in no other way")]
+
+use std::fs::File;
+use std::io;
+
+use memmap2::{MmapOptions, MmapRaw};
+
+/// A map of the first bytes of a file.
+#[derive(Debug)]
+pub struct Map {
+    raw: MmapRaw,
+}
+
+impl Map {
+    /// Maps the first `length_bytes` of `file`.
+    ///
+    /// # Errors
+    ///
+    /// What the operating system says.
+    pub fn new(file: &File, length_bytes: usize) -> io::Result<Self> {
+        Ok(Self { raw: MmapOptions::new().len(length_bytes).map_raw_read_only(file)? })
+    }
+
+    /// The bytes in `[start, end)`, all of which were written before.
+    ///
+    /// # Panics
+    ///
+    /// If the range is not within the map.
+    #[inline]
+    #[must_use]
+    pub fn slice(&self, start: usize, end: usize) -> &[u8] {
+        assert!(start <= end && end <= self.raw.len(), "a slice lies within its map");
+        // SAFETY: the range is within the map, as was just checked, and the map lives as long as the slice borrows it.
+        // The baselines write each byte of their files once, before they give its position to whoever reads it, and
+        // never shorten them; the files lie in directories of their own that nobody else writes to.
+        unsafe { std::slice::from_raw_parts(self.raw.as_ptr().add(start), end - start) }
+    }
+}
