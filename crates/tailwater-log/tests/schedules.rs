@@ -85,7 +85,10 @@ fn origin(value: &[u8]) -> (usize, usize) {
 fn run(scenario: Scenario) {
     let disk = SimDisk::new(thread_rng().r#gen());
     let clock = Arc::new(ManualClock::new(Timestamp::from_millis(1_000)));
-    let log = open(&disk, options(scenario.durability, &clock)).unwrap();
+    let mut options = options(scenario.durability, &clock);
+    // Time passes outside of the schedule, and must not decide anything.
+    options.config.max_block_ms = 86_400_000;
+    let log = open(&disk, options).unwrap();
     let nth = thread_rng().gen_range(1..30);
     match scenario.mishap {
         Mishap::Nothing => {}
