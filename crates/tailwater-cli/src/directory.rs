@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use tailwater::storage::{Disk, Storage, read_whole};
 use tailwater::{
-    Broker, BrokerOptions, Embedded, Error, PartitionId, RecoveryOutcome, RecoveryReport, TopicPartition,
+    Broker, BrokerOptions, CatalogRepair, Embedded, Error, PartitionId, RecoveryOutcome, RecoveryReport,
+    TopicPartition,
 };
 use tailwater_cli::similar::most_similar;
 use tailwater_log::format::decode_slots;
@@ -46,21 +47,30 @@ impl Directory {
     /// Opens it for writing. Waits for another writer as long as was asked for.
     pub(crate) fn open(&self, missing: Missing) -> Result<Broker> {
         let options = BrokerOptions::new().create(missing == Missing::Create);
-        let deadline = Instant::now().checked_add(self.lock_timeout);
-        let broker = loop {
-            match options.open(&self.path) {
-                Err(Error::Locked(_)) if deadline.is_none_or(|deadline| Instant::now() < deadline) => {
-                    thread::sleep(LOCK_RETRY);
-                }
-                Err(Error::Locked(locked)) => return Err(Failure::locked(&locked, self.lock_timeout)),
-                opened => break opened?,
-            }
-        };
+        let broker = self.wait_for_lock(|| options.open(&self.path))?;
         for name in broker.stats().unknown_names {
             let path = self.path.join(name);
             warn(format_args!("{} is none of Tailwater's files, and was left alone", path.display()));
         }
         Ok(broker)
+    }
+
+    /// Rebuilds its catalog if that is missing or damaged. Waits for another writer as long as was asked for.
+    pub(crate) fn repair_catalog(&self) -> Result<CatalogRepair> {
+        self.wait_for_lock(|| Broker::repair_catalog(&self.path))
+    }
+
+    fn wait_for_lock<T>(&self, act: impl Fn() -> tailwater::Result<T>) -> Result<T> {
+        let deadline = Instant::now().checked_add(self.lock_timeout);
+        loop {
+            match act() {
+                Err(Error::Locked(_)) if deadline.is_none_or(|deadline| Instant::now() < deadline) => {
+                    thread::sleep(LOCK_RETRY);
+                }
+                Err(Error::Locked(locked)) => return Err(Failure::locked(&locked, self.lock_timeout)),
+                acted => return Ok(acted?),
+            }
+        }
     }
 
     /// Attaches to it for reading topics for long, without keeping others from writing. Where a partition of `topics` was

@@ -156,6 +156,7 @@ fn code_of(error: &Error) -> u8 {
         Error::Corrupt(_)
         | Error::CatalogDamaged { .. }
         | Error::CatalogMissing { .. }
+        | Error::ContradictingDirectories(_)
         | Error::GroupsLogDamaged { .. }
         | Error::WrongPartition { .. } => CORRUPT,
         Error::InvalidTopicName { .. }

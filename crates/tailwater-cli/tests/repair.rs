@@ -65,3 +65,85 @@ fn a_directory_in_use_or_missing_is_not_repaired() {
     let nothing = Data::new();
     nothing.fails(1, &["there is no directory"], &["repair", "--yes"]);
 }
+
+/// With a topic of two partitions, whose catalog is damaged.
+fn without_catalog() -> Data {
+    let data = damaged();
+    data.ok(&["topic", "create", "mails", "--partitions", "2", "--set", "segment_bytes=65536"]);
+    data.ok_with(&["produce", "mails", "--partition", "1"], b"a mail\n");
+    damage(&data.path().join("catalog"), 40);
+    data
+}
+
+#[test]
+fn a_damaged_catalog_is_told_and_rebuilt_only_when_that_is_said() {
+    let data = without_catalog();
+    let catalog = data.path().join("catalog");
+    let damaged = fs::read(&catalog).unwrap();
+    data.fails(3, &["is damaged: checksum", "restore it from a backup", "`tailwater repair`"], &["verify"]);
+    data.fails(3, &["`tailwater repair`"], &["produce", "mails"]);
+    data.fails(2, &["--yes", "verify"], &["repair"]);
+    assert_eq!(fs::read(&catalog).unwrap(), damaged);
+    assert!(!data.path().join("quarantine").exists());
+
+    let ran = data.run(&["repair", "--yes"]);
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    for part in [
+        "catalog was rebuilt: it was damaged: checksum",
+        "what was there is kept in ",
+        "mails: found with 2 partitions; its settings are lost",
+        "orders: found with 1 partition; ",
+        "orders-0: the records at offsets [2, 3) are lost",
+    ] {
+        assert!(ran.stderr.contains(part), "no {part:?} in {}", ran.stderr);
+    }
+    assert!(!ran.stderr.contains("__groups"), "{}", ran.stderr);
+    let kept = fs::read_dir(data.path().join("quarantine")).unwrap().next().unwrap().unwrap();
+    assert_eq!(fs::read(kept.path()).unwrap(), damaged);
+    assert_eq!(table(&ran.stdout).len(), 5, "{}", ran.stdout);
+    data.ok(&["verify"]);
+    assert_eq!(data.ok(&["consume", "mails"]), "a mail\n");
+    let ran = data.run(&["consume", "orders", "--group", "billing"]);
+    assert!(ran.stdout.starts_with("record 1 "), "the group is where it was: {}", ran.stdout);
+    let again = json(&data.ok(&["repair", "--yes", "--json"]));
+    assert_eq!((again.as_array().unwrap().len(), &again[0]["topic"]), (4, &"mails".into()));
+}
+
+#[test]
+fn a_missing_catalog_is_rebuilt_with_what_else_there_is() {
+    let data = without_catalog();
+    fs::remove_file(data.path().join("catalog")).unwrap();
+    fs::remove_dir_all(data.path().join("mails-0")).unwrap();
+    fs::create_dir(data.path().join("notes")).unwrap();
+    data.fails(3, &["no catalog file", "`tailwater repair`"], &["verify"]);
+    let ran = data.run(&["repair", "--yes", "--json"]);
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    assert!(ran.stderr.contains("mails-0: there is no such directory"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("notes is not in the catalog: it is none of Tailwater's"), "{}", ran.stderr);
+    let repaired = json(&ran.stdout);
+    let catalog = &repaired[0]["catalog"];
+    assert_eq!(
+        (&catalog["damage"], &catalog["topics"][1]["topic"]),
+        (&"it was missing".into(), &"mails".into())
+    );
+    assert_eq!(
+        (&catalog["topics"][1]["missing"][0], &catalog["topics"][1]["partitions"]),
+        (&0.into(), &2.into())
+    );
+    assert_eq!(catalog["left_out"][0]["name"], "notes");
+    assert_eq!(repaired.as_array().unwrap().len(), 5);
+    let ran = data.run(&["verify"]);
+    assert_eq!(ran.code, 0, "what was missing was made anew: {}", ran.stderr);
+}
+
+#[test]
+fn directories_that_contradict_each_other_are_named() {
+    let data = without_catalog();
+    fs::rename(data.path().join("mails-1"), data.path().join("mails-3")).unwrap();
+    data.fails(3, &["mails-3 holds", "a directory was moved or renamed"], &["repair", "--yes"]);
+    fs::rename(data.path().join("mails-3"), data.path().join("other-1")).unwrap();
+    data.fails(3, &["mails-0 and ", "other-1 have the names of two topics", "move"], &["repair", "--yes"]);
+    fs::rename(data.path().join("other-1"), data.path().join("mails-1")).unwrap();
+    assert_eq!(data.run(&["repair", "--yes"]).code, 0);
+    data.ok(&["verify"]);
+}

@@ -4,7 +4,7 @@
 //! - An error reaches many waiters at once, so it is cheap to clone.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tailwater_groups::{GroupKind, MAX_METADATA_BYTES};
@@ -104,7 +104,8 @@ pub enum Error {
         /// What tells.
         reason: &'static str,
     },
-    /// There are partitions but no catalog that names them. Nothing was changed.
+    /// There are partitions but no catalog that names them. Nothing was changed;
+    /// [`Broker::repair_catalog`](crate::Broker::repair_catalog) rebuilds it.
     #[error(
         "{} holds partitions and no catalog file: restore it from a backup, or have it rebuilt with \
          `tailwater repair`", .path.display()
@@ -113,7 +114,8 @@ pub enum Error {
         /// The directory.
         path: Arc<Path>,
     },
-    /// The catalog file is damaged. Nothing was changed.
+    /// The catalog file is damaged. Nothing was changed;
+    /// [`Broker::repair_catalog`](crate::Broker::repair_catalog) rebuilds it.
     #[error(
         "the catalog {} is damaged: {fault}; restore it from a backup, or have it rebuilt with `tailwater repair`",
         .path.display()
@@ -124,6 +126,9 @@ pub enum Error {
         /// What is wrong with it.
         fault: CatalogFault,
     },
+    /// The catalog cannot be rebuilt, since directories contradict each other. Nothing was changed.
+    #[error("the catalog cannot be rebuilt: {0}; move what does not belong here elsewhere, and repair again")]
+    ContradictingDirectories(Box<Contradiction>),
     /// A directory has the name that a new partition is to have, and it is not provably an empty leftover of
     /// Tailwater's own. Nothing was changed.
     #[error("{} is in the way: it holds {reason}; move it elsewhere first", .path.display())]
@@ -416,7 +421,7 @@ pub enum Error {
         source: Arc<io::Error>,
     },
     /// A directory holds another partition than its name says.
-    #[error("{} holds {found}, not {expected}: a directory was moved or renamed", .path.display())]
+    #[error("{} holds {found}, not {expected}: a directory was moved or renamed; undo that", .path.display())]
     WrongPartition {
         /// The file that says so.
         path: Arc<Path>,
@@ -442,6 +447,33 @@ pub enum Error {
     /// Something that this version of the facade has no name for.
     #[error("{0}")]
     Backend(Arc<dyn std::error::Error + Send + Sync>),
+}
+
+/// Two directories of which a catalog cannot know both.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{} and {} {kind}", .first.display(), .second.display())]
+pub struct Contradiction {
+    /// One of them.
+    pub first: PathBuf,
+    /// The other.
+    pub second: PathBuf,
+    /// Why not.
+    pub kind: ContradictionKind,
+}
+
+/// Why a catalog cannot know two directories.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ContradictionKind {
+    /// By their names they are of one topic, and they hold partitions of two.
+    #[error("have the name of one topic, and are of two")]
+    OneNameOfTwoTopics,
+    /// By their names they are of two topics, and they hold partitions of one.
+    #[error("have the names of two topics, and are of one")]
+    TwoNamesOfOneTopic,
+    /// The names of their topics differ only in case, so that they count as the same.
+    #[error("have names of topics that differ only in case")]
+    NamesDifferInCase,
 }
 
 /// A setting whose value cannot be read.

@@ -181,15 +181,16 @@ mod topic_config;
 mod topic_partition;
 
 pub use broker::{
-    Broker, BrokerOptions, BrokerStats, CloseFailure, CloseReport, Embedded, GroupDescription, GroupListing,
-    GroupPosition, GroupReset, Maintenance, MaintenanceReport, TopicDescription,
+    Broker, BrokerOptions, BrokerStats, CatalogDamage, CatalogRepair, CloseFailure, CloseReport, Embedded,
+    GroupDescription, GroupListing, GroupPosition, GroupReset, LeftOut, LeftOutReason, Maintenance,
+    MaintenanceReport, RebuiltTopic, TopicDescription,
 };
 pub use catalog::{CatalogFault, TopicNameFault};
 pub use consumer::{
     Consumer, ConsumerOptions, Cursor, Event, Interrupter, Lag, OnDivergence, OwnedHeader, OwnedRecord,
     ParseCursorError, Record, Records, Reset, SeekTo,
 };
-pub use error::{Error, Expected, InvalidSetting, Result};
+pub use error::{Contradiction, ContradictionKind, Error, Expected, InvalidSetting, Result};
 pub use partitioner::partition_for_key;
 pub use producer::{Message, Producer, ProducerOptions, SendAsync};
 pub use receipt::{Appended, Receipt};

@@ -123,6 +123,9 @@ pub(crate) struct VerifyArgs {
 ///
 /// Deletes nothing: damaged bytes are kept in the quarantine directory of their partition. The records in them are lost, and
 /// consumers are told of the gap. Offsets stay as they are. A repair that is interrupted can be repeated.
+///
+/// A missing or damaged catalog is rebuilt first, from the directories of the partitions. It does not know the settings of the
+/// topics any more: they are the defaults until `topic alter` sets them.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  tailwater repair orders --yes")]
 pub(crate) struct RepairArgs {

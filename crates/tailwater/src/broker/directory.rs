@@ -15,7 +15,7 @@ use tailwater_log::storage::{DirectoryEntry, DirectoryLock, EntryKind, Storage, 
 use tailwater_log::{Clock, Log, LogOptions, PartitionId, PartitionIdentity};
 
 use super::leftover;
-use crate::catalog::{CATALOG_NAME, Catalog, CatalogTopic, name};
+use crate::catalog::{CATALOG_NAME, CATALOG_TMP_NAME, Catalog, CatalogTopic, QUARANTINE_NAME, name};
 use crate::{Error, Result};
 
 /// The internal topic of the consumer groups.
@@ -23,8 +23,6 @@ pub(crate) const GROUPS_TOPIC: &str = "__groups";
 const GROUPS_DIRECTORY: &str = "__groups-0";
 
 const LOCK_NAME: &str = "LOCK";
-/// What an interrupted replacement of the catalog leaves.
-const CATALOG_TMP_NAME: &str = "catalog.tmp";
 
 /// A directory that may be worked in.
 #[derive(Debug)]
@@ -129,7 +127,7 @@ fn look(storage: &Arc<dyn Storage>, directory: &Path) -> Result<Found> {
             EntryKind::Directory if holds_partition(storage, name, &path)? => {
                 return Err(Error::CatalogMissing { path: directory.into() });
             }
-            EntryKind::File if name == LOCK_NAME || name == CATALOG_TMP_NAME => {}
+            _ if is_own_name(entry) => {}
             _ => has_other_files = true,
         }
     }
@@ -141,16 +139,26 @@ fn holds_partition(storage: &Arc<dyn Storage>, name: &str, directory: &Path) -> 
     if name::parse_partition_directory(name).is_none() {
         return Ok(false);
     }
-    let is_segment = |name: &str| {
-        let digits = name.strip_suffix(".log").unwrap_or_default();
-        digits.len() == 20 && digits.bytes().all(|byte| byte.is_ascii_digit())
-    };
-    let entries = storage.list_directory(directory)?;
-    Ok(entries.iter().any(|entry| entry.name.to_str().is_some_and(is_segment)))
+    Ok(storage.list_directory(directory)?.iter().any(is_segment))
+}
+
+/// Whether an entry of a partition's directory has the name of a segment.
+pub(super) fn is_segment(entry: &DirectoryEntry) -> bool {
+    let digits = entry.name.to_str().and_then(|name| name.strip_suffix(".log")).unwrap_or_default();
+    digits.len() == 20 && digits.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+/// Whether an entry of the data directory is Tailwater's own, and no partition's.
+pub(super) fn is_own_name(entry: &DirectoryEntry) -> bool {
+    match entry.kind {
+        EntryKind::File => [CATALOG_NAME, CATALOG_TMP_NAME, LOCK_NAME].iter().any(|own| entry.name == *own),
+        EntryKind::Directory => entry.name == QUARANTINE_NAME,
+        EntryKind::Other => false,
+    }
 }
 
 /// Refuses a network file system, also before the directory is made.
-fn refuse_network(storage: &Arc<dyn Storage>, directory: &Path) -> Result<()> {
+pub(super) fn refuse_network(storage: &Arc<dyn Storage>, directory: &Path) -> Result<()> {
     let mut existing = directory;
     while storage.entry_kind(existing)?.is_none() {
         match existing.parent() {
@@ -224,8 +232,7 @@ fn clean_up(storage: &Arc<dyn Storage>, directory: &Path, catalog: &mut Catalog)
                 let known = catalog.topics.iter().find(|known| known.name == topic);
                 known.is_some_and(|known| partition.get() < known.partition_count)
             });
-        let is_own = [CATALOG_NAME, CATALOG_TMP_NAME, LOCK_NAME].contains(&name);
-        if !is_partition && !is_own {
+        if !is_partition && !is_own_name(&entry) {
             tracing::warn!(directory = %directory.display(), name, "left alone: the catalog does not know it");
             unknown.push(entry.name);
         }

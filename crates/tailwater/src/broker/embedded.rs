@@ -121,7 +121,8 @@ impl Embedded {
     /// ([`Event::Gap`](crate::Event::Gap)). The partition is closed for it and opened again at its next use; what was
     /// being appended meanwhile answers [`Error::Closed`](crate::Error::Closed). Changes nothing where
     /// [`verify`](Embedded::verify) finds no damage. `__groups-0`, where groups keep their positions, is repaired likewise:
-    /// groups whose latest commits are lost go on where an earlier one was.
+    /// groups whose latest commits are lost go on where an earlier one was. A partition whose directory is gone is made
+    /// anew, without records.
     ///
     /// # Errors
     ///

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use arc_swap::ArcSwapOption;
-use tailwater_log::storage::{DirectoryLock, Storage};
+use tailwater_log::storage::{DirectoryLock, Storage, create_directory_durably};
 use tailwater_log::{Clock, Log, LogConfig, LogOptions, PartitionIdentity, RepairReport};
 
 use crate::maintenance::WorkQueues;
@@ -167,8 +167,13 @@ impl LazyLog {
             let _ = log.close();
             self.exchange();
         }
+        let directory = self.directory(opener);
+        if opener.storage.entry_kind(&directory)?.is_none() {
+            // It is gone with all that was in it: an empty one is repaired like any other.
+            create_directory_durably(&opener.storage, &directory)?;
+        }
         let storage = Arc::clone(&opener.storage);
-        let repaired = Log::repair(storage, &self.directory(opener), self.options(opener, config));
+        let repaired = Log::repair(storage, &directory, self.options(opener, config));
         repaired.map_err(|error| Error::from(error).in_partition(&self.place))
     }
 

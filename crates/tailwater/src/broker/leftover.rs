@@ -1,14 +1,16 @@
 //! What an interrupted creation leaves behind: told apart from data, put aside, removed.
 //!
 //! - Nothing is removed but directories whose names say that they were given up: `<topic id>-<n>.deleted`.
-//! - A directory is put aside only if every file in it is of Tailwater's making and no record is in any.
+//! - A directory is put aside only if every file in it is of Tailwater's making, no record is in any, and the checkpoint
+//!   tells of none.
 
 use std::path::Path;
 use std::sync::Arc;
 
-use tailwater_log::format::{SEGMENT_DATA_START, SEGMENT_PREFIX_BYTES, SegmentHeader};
+use tailwater_log::format::{Checkpoint, SEGMENT_DATA_START, SEGMENT_PREFIX_BYTES, SegmentHeader, SlotFault};
+use tailwater_log::limits::SECTOR_BYTES;
 use tailwater_log::storage::{EntryKind, OpenMode, Storage, StorageFile};
-use tailwater_log::{FilePosition, PartitionId, TopicId};
+use tailwater_log::{FilePosition, Offset, PartitionId, TopicId};
 
 use crate::catalog::name::{deleted_directory, partition_directory};
 use crate::{Error, Result};
@@ -16,7 +18,8 @@ use crate::{Error, Result};
 /// The segment that a new log begins with.
 const FIRST_SEGMENT_NAME: &str = "00000000000000000000.log";
 /// What else the creation of a log makes.
-const OTHER_NAMES: [&str; 3] = ["checkpoint", "checkpoint.tmp", "first.tmp"];
+const CHECKPOINT_NAME: &str = "checkpoint";
+const OTHER_NAMES: [&str; 2] = ["checkpoint.tmp", "first.tmp"];
 /// The deepest directory that is removed with its contents: a partition's `quarantine`.
 const MAX_DEPTH: u32 = 2;
 /// How much of a segment is looked at in one go.
@@ -40,11 +43,28 @@ pub(crate) fn obstacle(storage: &Arc<dyn Storage>, directory: &Path) -> Result<O
             if let Some(obstacle) = obstacle_in_segment(&*file)? {
                 return Ok(Some(obstacle));
             }
+        } else if is_file && name == CHECKPOINT_NAME {
+            let file = storage.open_file(&directory.join(name), OpenMode::Read)?;
+            if let Some(obstacle) = obstacle_in_checkpoint(&*file)? {
+                return Ok(Some(obstacle));
+            }
         } else if !is_file || !OTHER_NAMES.contains(&name) {
             return Ok(Some("files that do not come from an interrupted creation"));
         }
     }
     Ok(None)
+}
+
+/// A checkpoint knows of records also where their segments are lost.
+fn obstacle_in_checkpoint(file: &dyn StorageFile) -> Result<Option<&'static str>> {
+    let mut slots = [0; 2 * SECTOR_BYTES];
+    let count = file.read_full_at(&mut slots, FilePosition::ZERO)?;
+    let mut of_records = slots[..count].chunks(SECTOR_BYTES).filter(|slot| match Checkpoint::decode(slot) {
+        Ok(checkpoint) => checkpoint.durable > Offset::ZERO,
+        Err(SlotFault::Unsupported(_)) => true,
+        Err(SlotFault::Bad) => false,
+    });
+    Ok(of_records.next().map(|_| "the checkpoint of records"))
 }
 
 fn obstacle_in_segment(file: &dyn StorageFile) -> Result<Option<&'static str>> {

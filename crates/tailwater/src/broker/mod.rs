@@ -1,6 +1,7 @@
 //! A broker: a directory of topics.
 
 mod admin;
+mod catalog_repair;
 mod directory;
 mod embedded;
 mod group_description;
@@ -9,20 +10,25 @@ mod inner;
 mod lazy_log;
 mod leftover;
 mod options;
+mod rebuild;
 mod stats;
 mod topic;
 
 use std::path::Path;
 use std::sync::Arc;
 
+pub use catalog_repair::{CatalogDamage, CatalogRepair};
 pub use embedded::Embedded;
 pub use group_description::{GroupDescription, GroupListing, GroupPosition, GroupReset};
 pub(crate) use groups::{Groups, group_id};
 pub(crate) use inner::Inner;
 pub(crate) use lazy_log::LazyLog;
 pub use options::{BrokerOptions, Maintenance};
+pub use rebuild::{LeftOut, LeftOutReason, RebuiltTopic};
 pub use stats::{BrokerStats, CloseFailure, CloseReport, MaintenanceReport, TopicDescription};
 pub(crate) use topic::{Topic, TopicSet};
+
+use tailwater_log::storage::{Disk, Storage};
 
 #[cfg(doc)]
 use crate::Error;
@@ -105,6 +111,64 @@ impl Broker {
     /// [`Error::ReadOnly`].
     pub fn attach_read_only(directory: impl AsRef<Path>) -> Result<Self> {
         BrokerOptions::new().attach_read_only(directory)
+    }
+
+    /// Rebuilds the catalog of `directory` if it is missing or damaged, from the directories of the partitions; a sound one
+    /// is left as it is. Then the directory can be opened again, and its partitions
+    /// [verified](Embedded::verify) and [repaired](Embedded::repair).
+    ///
+    /// Topics, their ids and their partitions are found again, and with them all records and the groups' positions. The
+    /// settings of the topics are lost: they are the defaults until [`Broker::alter_topic`] sets them. A directory in which
+    /// nothing tells which topic it is of is left out and reported; groups forget their positions in such a topic
+    /// once the broker is used. To have its records back, restore it before that.
+    ///
+    /// Nothing is deleted: the damaged file is copied to `quarantine/` in `directory` first. The new one is put in
+    /// its place whole, and a repair that is interrupted can be repeated.
+    ///
+    /// # Errors
+    ///
+    /// All but the last leave everything as it was.
+    ///
+    /// - [`Error::Unsupported`] if a newer version wrote the catalog or one of the partitions.
+    /// - [`Error::ContradictingDirectories`], [`Error::WrongPartition`] if directories were copied, moved or renamed, so
+    ///   that it cannot be told which topics there are.
+    /// - [`Error::Locked`], [`Error::DirectoryMissing`], [`Error::NotATailwaterDirectory`],
+    ///   [`Error::ReadOnlyDirectory`], [`Error::NetworkFileSystem`].
+    /// - [`Error::DiskFull`], [`Error::Io`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use tailwater::{Broker, Error, TopicConfig};
+    ///
+    /// # let directory = tempfile::tempdir().unwrap();
+    /// # let directory = directory.path().join("data");
+    /// let broker = Broker::open(&directory)?;
+    /// broker.create_topic("orders", &TopicConfig::new().partitions(2))?;
+    /// broker.producer("orders")?.publish("an espresso")?;
+    /// broker.close()?;
+    ///
+    /// std::fs::write(directory.join("catalog"), "no catalog").unwrap();
+    /// assert!(matches!(Broker::open(&directory), Err(Error::CatalogDamaged { .. })));
+    /// let repaired = Broker::repair_catalog(&directory)?;
+    /// assert!(repaired.damage.is_some() && repaired.quarantined.len() == 1);
+    /// assert_eq!(Broker::open(&directory)?.describe_topic("orders")?.partition_count, 2);
+    /// # Ok::<(), tailwater::Error>(())
+    /// ```
+    pub fn repair_catalog(directory: impl AsRef<Path>) -> Result<CatalogRepair> {
+        Self::repair_catalog_on(Arc::new(Disk), directory)
+    }
+
+    /// The same on any storage.
+    ///
+    /// # Errors
+    ///
+    /// As [`Broker::repair_catalog`].
+    pub fn repair_catalog_on(
+        storage: Arc<dyn Storage>,
+        directory: impl AsRef<Path>,
+    ) -> Result<CatalogRepair> {
+        catalog_repair::repair(&storage, directory.as_ref())
     }
 
     /// Creates a topic. When it returns, the topic is durable.

@@ -33,7 +33,7 @@ use byteorder::{ByteOrder, LittleEndian};
 use tailwater_log::error::UnsupportedFeature;
 use tailwater_log::{Offset, PartitionId, TopicId};
 
-use super::{Catalog, CatalogTopic, MAX_PARTITIONS, Origin, name};
+use super::{Catalog, CatalogTopic, MAX_CATALOG_BYTES, MAX_PARTITIONS, Origin, name};
 
 /// The version that this build writes, and the newest that it reads.
 pub(crate) const VERSION: u16 = 1;
@@ -59,6 +59,9 @@ pub enum CatalogFault {
     /// It does not begin as a catalog does.
     #[error("it is not a catalog")]
     NotACatalog,
+    /// It is longer than any catalog.
+    #[error("it is longer than {MAX_CATALOG_BYTES} bytes, the most that a catalog can have")]
+    TooLong,
     /// The checksum does not match.
     #[error("checksum {stored:08x} is stored, {computed:08x} computed")]
     ChecksumMismatch {

@@ -3,11 +3,12 @@
 pub(crate) mod format;
 pub(crate) mod name;
 
+use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
 
 use tailwater_log::storage::{Storage, read_whole, replace};
-use tailwater_log::{Offset, PartitionId, TopicId};
+use tailwater_log::{Error as LogError, Offset, PartitionId, TopicId};
 
 pub use format::CatalogFault;
 pub use name::TopicNameFault;
@@ -16,6 +17,12 @@ use crate::{Error, Result};
 
 /// The name of the catalog's file.
 pub(crate) const CATALOG_NAME: &str = "catalog";
+
+/// What an interrupted replacement of the catalog leaves.
+pub(crate) const CATALOG_TMP_NAME: &str = "catalog.tmp";
+
+/// The directory for copies of damaged catalogs.
+pub(crate) const QUARANTINE_NAME: &str = "quarantine";
 
 /// Largest catalog file, in bytes: room for 100,000 topics with long names and many settings. A damaged directory can
 /// ask for at most this much memory.
@@ -69,9 +76,21 @@ impl Catalog {
     /// - [`Error::Unsupported`] if a newer version wrote it.
     /// - [`Error::Io`].
     pub(crate) fn read(storage: &Arc<dyn Storage>, directory: &Path) -> Result<Option<Self>> {
-        let path = directory.join(CATALOG_NAME);
-        let Some(bytes) = read_whole(storage, &path, MAX_CATALOG_BYTES)? else { return Ok(None) };
-        match format::decode(&bytes) {
+        Self::read_file(storage, &directory.join(CATALOG_NAME))
+    }
+
+    /// The same for a file of any name.
+    pub(crate) fn read_file(storage: &Arc<dyn Storage>, path: &Path) -> Result<Option<Self>> {
+        let decoded = match read_whole(storage, path, MAX_CATALOG_BYTES) {
+            Ok(None) => return Ok(None),
+            Ok(Some(bytes)) => format::decode(&bytes),
+            // That it is too long says nothing about the disk.
+            Err(LogError::Io { source, .. }) if source.kind() == ErrorKind::InvalidData => {
+                Err(CatalogFault::TooLong)
+            }
+            Err(error) => return Err(error.into()),
+        };
+        match decoded {
             Ok(catalog) => Ok(Some(catalog)),
             Err(CatalogFault::Unsupported(feature)) => {
                 Err(Error::Unsupported { path: path.into(), feature, newest_supported: format::VERSION })
