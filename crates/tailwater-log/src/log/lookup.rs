@@ -1,8 +1,17 @@
 //! Looking up offsets by time, and where log epochs begin and end.
 
 use super::{FetchIsolation, FetchLimits, Inner};
+use crate::error::Corruption;
 use crate::format::{EpochStart, SEGMENT_DATA_START};
-use crate::{LogEpoch, Offset, Result, Timestamp};
+use crate::{Error, LogEpoch, Offset, Result, Timestamp};
+
+/// Where the epochs of a log begin.
+struct EpochStarts {
+    /// In rising order.
+    known: Vec<EpochStart>,
+    /// The damage of the first segment that may hide some, from its base offset on.
+    damaged: Option<Box<Corruption>>,
+}
 
 impl Inner {
     /// The first visible offset whose append time is at or after `time`.
@@ -41,34 +50,52 @@ impl Inner {
         Ok(None)
     }
 
-    /// Where each epoch of the log begins, as far as that can still be told, in rising order of both.
-    fn epoch_starts(&self) -> Result<Vec<EpochStart>> {
+    /// Where each epoch of the log begins, as far as that can still be told.
+    fn epoch_starts(&self) -> Result<EpochStarts> {
         let segments = self.segments.load_full();
         let mut starts = Vec::new();
+        let mut damaged = None;
         for (index, segment) in segments.iter().enumerate() {
             let end = segments.end_of(index);
             let context = self.segment_context(end.min(self.ends.written()));
-            let header = segment.open(&context)?.header;
-            starts.push(EpochStart { epoch: header.epoch, start: header.epoch_start });
-            segment.with_summary(&context, |summary| {
-                starts.extend(summary.epochs.iter().filter(|begun| begun.start < end).copied());
-            })?;
+            let looked = segment.open(&context).and_then(|opened| {
+                let header = opened.header;
+                starts.push(EpochStart { epoch: header.epoch, start: header.epoch_start });
+                segment.with_summary(&context, |summary| {
+                    starts.extend(summary.epochs.iter().filter(|begun| begun.start < end).copied());
+                })
+            });
+            match looked {
+                Err(Error::Corrupt(mut corruption)) => {
+                    corruption.offsets.start = corruption.offsets.start.min(segment.base);
+                    damaged.get_or_insert(corruption);
+                }
+                looked => looked?,
+            }
         }
-        Ok(starts)
+        Ok(EpochStarts { known: starts, damaged })
     }
 
     /// Where `epoch` ended: the lowest start of a higher one, or the log end.
+    ///
+    /// It did not end below the segment whose damage an error names.
     pub(crate) fn epoch_end(&self, epoch: LogEpoch) -> Result<Offset> {
         let end = self.log_end_offset();
         if epoch >= self.ends.epoch() {
             return Ok(end);
         }
-        let later =
-            self.epoch_starts()?.into_iter().filter(|begun| begun.epoch > epoch).map(|begun| begun.start);
-        Ok(later.min().unwrap_or(end))
+        let starts = self.epoch_starts()?;
+        let later = starts.known.into_iter().filter(|begun| begun.epoch > epoch).map(|begun| begun.start);
+        let found = later.min().unwrap_or(end);
+        match starts.damaged {
+            Some(corruption) if corruption.offsets.start < found => Err(Error::Corrupt(corruption)),
+            _ => Ok(found),
+        }
     }
 
-    /// The epoch of the record before `offset`; of the log, where there is no such record.
+    /// The epoch of the record before `offset`; of the log, where there is no such record, or where the segment that it is
+    /// in cannot be read: whatever epoch it has, it ends later than `offset`, and a history that begins from now on is of a
+    /// higher one.
     pub(crate) fn epoch_at(&self, offset: Offset) -> Result<LogEpoch> {
         let start = self.ends.start();
         if offset <= start || offset > self.ends.written() {
@@ -79,10 +106,15 @@ impl Inner {
         let index = segments.index_of(before);
         let Some(segment) = segments.get(index) else { return Ok(self.ends.epoch()) };
         let context = self.segment_context(segments.end_of(index).min(self.ends.written()));
-        let opened = segment.open(&context)?;
-        let floor = segment.with_summary(&context, |summary| {
-            summary.floor(before).map(|entry| (entry.position, entry.offset))
-        })?;
+        let looked = segment.open(&context).and_then(|opened| {
+            let floor = segment.with_summary(&context, |summary| summary.floor(before).copied())?;
+            Ok((opened, floor))
+        });
+        let (opened, floor) = match looked {
+            Err(Error::Corrupt(_)) => return Ok(self.ends.epoch()),
+            looked => looked?,
+        };
+        let floor = floor.map(|entry| (entry.position, entry.offset));
         let (mut position, mut at) = floor.unwrap_or((SEGMENT_DATA_START, segment.base));
         while at <= before {
             let Ok(header) = opened.published_header(position)? else { break };

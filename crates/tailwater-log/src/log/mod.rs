@@ -376,16 +376,18 @@ impl Log {
     ///
     /// # Errors
     ///
-    /// [`Error::Io`], or [`Error::Corrupt`] if the segment that knows cannot be read.
+    /// [`Error::Io`], or [`Error::Corrupt`] if the segment that knows cannot be read; `epoch` did not end below the start of
+    /// the offsets which that error names.
     pub fn epoch_end(&self, epoch: LogEpoch) -> Result<Offset> {
         self.inner.epoch_end(epoch)
     }
 
-    /// The epoch of the record before `offset`; that of the log where there is no such record.
+    /// The epoch of the record before `offset`; that of the log where there is no such record, or where the segment that it
+    /// is in cannot be read.
     ///
     /// # Errors
     ///
-    /// As [`Log::epoch_end`].
+    /// [`Error::Io`].
     pub fn epoch_at(&self, offset: Offset) -> Result<LogEpoch> {
         self.inner.epoch_at(offset)
     }

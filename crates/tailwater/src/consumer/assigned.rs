@@ -8,10 +8,11 @@ use std::sync::Arc;
 
 use tailwater_groups::{Position, Resumption, resume};
 use tailwater_log::{
-    FetchHint, FetchIsolation, FetchLimits, Fetched, ListenerGuard, LogEpoch, Offset, Signal,
+    Clock, Error as LogError, FetchHint, FetchIsolation, FetchLimits, Fetched, ListenerGuard, LogEpoch,
+    Offset, Signal,
 };
 
-use super::cursor::Cursor;
+use super::cursor::{Cursor, SeekTo};
 use super::event::Event;
 use super::open_partition::OpenPartition;
 use super::options::{ConsumerOptions, OnDivergence};
@@ -69,6 +70,23 @@ impl AssignedPartition {
         self.position = position;
         self.checked_epoch = None;
         self.hint = None;
+    }
+
+    /// Goes to what `to` means now.
+    pub(super) fn seek(
+        &mut self,
+        to: SeekTo,
+        isolation: FetchIsolation,
+        clock: &Arc<dyn Clock>,
+    ) -> Result<()> {
+        let epoch = self.open.log.epoch();
+        let position = self.open.resolve(to, isolation, clock)?;
+        self.go_to(position);
+        // All but a cursor were looked up in the present history, which damage may keep from being looked at again.
+        if !matches!(to, SeekTo::Cursor(_)) && self.open.log.epoch() == epoch {
+            self.checked_epoch = Some(epoch);
+        }
+        Ok(())
     }
 
     /// What can be read next, within `limits`; tells in `events` why the position moved, if it did.
@@ -155,7 +173,13 @@ impl AssignedPartition {
             let epoch_end = if is_open_ended {
                 Offset::MAX
             } else {
-                log.epoch_end(position.epoch).map_err(|error| self.open.explain(error))?
+                match log.epoch_end(position.epoch) {
+                    // What cannot be read may hide where the epoch ended, which was not in front of it.
+                    Err(LogError::Corrupt(found)) if position.offset <= found.offsets.start => {
+                        found.offsets.start
+                    }
+                    ended => ended.map_err(|error| self.open.explain(error))?,
+                }
             };
             match resume(position, log.log_start_offset(), epoch_end) {
                 Resumption::At(_) => return Ok(()),

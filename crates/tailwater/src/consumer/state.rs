@@ -240,8 +240,7 @@ impl State {
                 for partition in &mut added {
                     let place = reset.place().ok_or_else(|| no_committed_offset(partition, None))?;
                     let clock = self.options.broker.clock();
-                    let position = partition.open.resolve(place, self.options.isolation, clock)?;
-                    partition.go_to(position);
+                    partition.seek(place, self.options.isolation, clock)?;
                 }
             }
         }
@@ -309,8 +308,7 @@ impl State {
     pub(super) fn seek(&mut self, place: &TopicPartition, to: SeekTo) -> Result<()> {
         let index = self.find(place)?;
         let partition = &mut self.partitions[index];
-        let position = partition.open.resolve(to, self.options.isolation, self.options.broker.clock())?;
-        partition.go_to(position);
+        partition.seek(to, self.options.isolation, self.options.broker.clock())?;
         partition.has_sought = true;
         Ok(())
     }

@@ -8,11 +8,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tailwater::storage::SimDisk;
+use tailwater::storage::{SimDisk, Storage};
 use tailwater::{
     Broker, BrokerOptions, CatalogRepair, Error, Event, Maintenance, ManualClock, Message, Offset,
-    PartitionId, SeekTo, Timestamp, TopicConfig, TopicId, TopicPartition,
+    PartitionId, RepairReport, SeekTo, Timestamp, TopicConfig, TopicId, TopicPartition,
 };
+use tailwater_log::{Log, LogOptions, SegmentInspection};
 
 use crate::common::{DATA, partition};
 
@@ -58,6 +59,11 @@ pub(crate) struct Read {
 /// A directory that was closed in order: `orders-0` of several sealed segments and an active one, `orders-1` and `mails-0`
 /// of one segment each, `spare-0` without records, and a log of two groups.
 pub(crate) fn reference() -> SimDisk {
+    reference_with_history(true).0
+}
+
+/// The same, or as a process leaves it that is killed with everything synced; and all positions that there ever were.
+pub(crate) fn reference_with_history(is_closed: bool) -> (SimDisk, Vec<Positions>) {
     let disk = SimDisk::new(7);
     let clock = Arc::new(ManualClock::new(Timestamp::from_millis(1_000)));
     let options = BrokerOptions::new().maintenance(Maintenance::Manual).clock(clock.clone());
@@ -76,21 +82,26 @@ pub(crate) fn reference() -> SimDisk {
     publish("orders", 0, 24);
     publish("orders", 1, 3);
     publish("mails", 0, 2);
+    let mut history = vec![Positions::new()];
     let mut billing = broker.consumer("billing").max_records(5).subscribe(&["orders"]).unwrap();
+    history.push(positions(&broker).unwrap());
     for _ in 0..3 {
         billing.poll(Duration::ZERO).unwrap();
         billing.commit().wait().unwrap();
+        history.push(positions(&broker).unwrap());
     }
     billing.close().unwrap();
     broker.create_group("shipping", &["mails"], tailwater::Reset::Latest).unwrap();
+    history.push(positions(&broker).unwrap());
     clock.advance_ms(60);
     broker.run_maintenance_once().unwrap();
-    broker.close().unwrap();
+    if is_closed {
+        broker.close().unwrap();
+    }
     let disk = disk.crash(|_, _| true);
-    let segments =
-        disk.file_paths().into_iter().filter(|file| is_segment(file) && file.starts_with(path("orders-0")));
-    assert!(segments.count() >= 3, "two sealed segments and an active one");
-    disk
+    let is_of_orders = |file: &PathBuf| is_segment(file) && file.starts_with(path("orders-0"));
+    assert!(disk.file_paths().iter().filter(|file| is_of_orders(file)).count() >= 3);
+    (disk, history)
 }
 
 pub(crate) fn is_segment(file: &Path) -> bool {
@@ -156,9 +167,7 @@ pub(crate) fn read(broker: &Broker, at: &TopicPartition) -> tailwater::Result<Re
                     return Ok(found);
                 }
                 found.lost.push(start.get()..corruption.offsets.end.get());
-                if reader.seek(at, SeekTo::Offset(corruption.offsets.end)).is_err() {
-                    return Ok(found);
-                }
+                reader.seek(at, SeekTo::Offset(corruption.offsets.end))?;
             }
             Err(error) => return Err(error),
         }
@@ -180,9 +189,22 @@ pub(crate) fn whole(broker: &Broker) -> Result<State, String> {
     Ok(State { topics, records, positions })
 }
 
+/// The damage in the log of the groups, whose id each of its segments tells.
+fn verify_groups(disk: &SimDisk) -> Result<(), String> {
+    let storage: Arc<dyn Storage> = Arc::new(disk.clone());
+    let directory = path("__groups-0");
+    let segment = files_in(disk, &directory).into_keys().find(|file| is_segment(file)).unwrap();
+    let segment = SegmentInspection::open(&storage, &segment).map_err(|error| error.to_string())?;
+    let options = LogOptions::new(segment.header().identity);
+    let log = Log::attach_read_only(storage, &directory, options).map_err(|error| error.to_string())?;
+    let damage = log.verify(&mut |_| {}).map_err(|error| error.to_string())?.damage;
+    if damage.is_empty() { Ok(()) } else { Err(format!("the log of the groups does not verify: {damage:?}")) }
+}
+
 /// Whether every partition verifies, Tailwater's own too, and takes a record or a commit.
 pub(crate) fn goes_on(disk: &SimDisk, broker: &Broker) -> Result<(), String> {
     let topics = topics(broker);
+    verify_groups(disk)?;
     for at in places(&topics) {
         let embedded = broker.embedded().unwrap();
         let report = embedded.verify(&at, &mut |_| {}).map_err(|error| format!("{at}: {error}"))?;
@@ -216,6 +238,20 @@ pub(crate) fn goes_on(disk: &SimDisk, broker: &Broker) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// Repairs whatever is damaged: the catalog, then every partition, the log of the groups last. Says what was lost where.
+pub(crate) fn repair_all(
+    disk: &SimDisk,
+) -> tailwater::Result<(Broker, BTreeMap<TopicPartition, RepairReport>)> {
+    repair_catalog(disk)?;
+    let broker = open(disk)?;
+    let mut reports = BTreeMap::new();
+    for at in places(&topics(&broker)).into_iter().chain([groups_log()]) {
+        let report = broker.embedded().unwrap().repair(&at)?;
+        reports.insert(at, report);
+    }
+    Ok((broker, reports))
 }
 
 /// The bytes of the files in a directory, by their paths.
