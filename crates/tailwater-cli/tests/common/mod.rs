@@ -2,6 +2,9 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
 
+pub mod system;
+pub mod waves;
+
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::sync::Arc;
@@ -37,7 +40,15 @@ impl Data {
 
     /// One on the disk that the build is on: that of temporary files may be in memory.
     pub fn on_disk() -> Self {
-        Self { root: tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap() }
+        let there = std::fs::canonicalize(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        Self { root: tempfile::tempdir_in(there).unwrap() }
+    }
+
+    /// One on the disk that begins as a copy of `template`.
+    pub fn copy_of(template: &Path) -> Self {
+        let data = Self::on_disk();
+        system::copy_tree(template, &data.path());
+        data
     }
 
     /// The first segment of a partition.

@@ -78,7 +78,7 @@ impl Inner {
             salt: storage.random(),
             created: options.clock.now(),
         };
-        let new = NewSegment::create(&storage, &directory.join(FIRST_SEGMENT_NAME), header, None)?;
+        let mut new = NewSegment::create(&storage, &directory.join(FIRST_SEGMENT_NAME), header, None)?;
         new.sync()
             .and_then(|()| new.publish(&storage, directory, Offset::ZERO))
             .map_err(|error| new.discard(&storage, error))?;

@@ -77,7 +77,7 @@ impl Inner {
         writer.set_dirty(self)?;
         let mut header = new_header(self, epoch, offset);
         header.epoch_start = offset;
-        let new = new_segment_file(self, CUT_SEGMENT_NAME, header)?;
+        let mut new = new_segment_file(self, CUT_SEGMENT_NAME, header)?;
         let mut summary = NewSegment::empty_summary(base);
         let mut data_end = SEGMENT_DATA_START;
         let filled = || -> Result<()> {

@@ -252,7 +252,7 @@ impl Writer {
 
     fn switch_to_next(&mut self, log: &Inner) -> Result<()> {
         let base = self.written;
-        let Some(next) = self.next.take() else { return Ok(()) };
+        let Some(mut next) = self.next.take() else { return Ok(()) };
         if let Err(error) = next.publish(&log.storage, &log.directory, base) {
             return log.sticky(Err(next.discard(&log.storage, error)));
         }

@@ -61,7 +61,7 @@ pub(crate) fn rebuild(context: &OpenContext<'_>, survey: &Survey, facts: &Facts)
     };
     let (torn_tail, is_quarantined) = keep_tail(context, facts, epoch.get())?;
 
-    let copy = copy_tail(context, facts, header)?;
+    let mut copy = copy_tail(context, facts, header)?;
     let base = copy.base;
     let is_replacing = survey.bases.binary_search(&base).is_ok();
     if is_replacing && !is_quarantined {

@@ -242,7 +242,7 @@ impl Repair<'_> {
     ) -> Result<()> {
         let context = self.context;
         let temporary = context.directory.join(TEMPORARY_NAME);
-        let new = NewSegment::create(context.storage, &temporary, header, None)?;
+        let mut new = NewSegment::create(context.storage, &temporary, header, None)?;
         let committed = fill(self, &new)
             .and_then(|()| new.sync())
             .and_then(|()| new.publish(context.storage, context.directory, base))

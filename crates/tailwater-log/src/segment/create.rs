@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::format::{HeaderCopies, SegmentHeader};
 use crate::mistakes::{Mistake, is_planted};
-use crate::storage::{FileHandle, Storage, create_temporary};
+use crate::storage::{FileHandle, RenamedFile, Storage, create_temporary};
 use crate::{FilePosition, Offset, ReadMode, Result};
 
 use super::{OpenSegment, Segment};
@@ -75,9 +75,18 @@ impl NewSegment {
         error
     }
 
-    /// Renames the file to the name of the segment at `base`. Durable once the directory is synced.
-    pub(crate) fn publish(&self, storage: &Arc<dyn Storage>, directory: &Path, base: Offset) -> Result<()> {
-        storage.rename(&self.temporary, &directory.join(file_name(base)))
+    /// Renames the file to the name of the segment at `base`, which its errors tell from then on. Durable once the
+    /// directory is synced.
+    pub(crate) fn publish(
+        &mut self,
+        storage: &Arc<dyn Storage>,
+        directory: &Path,
+        base: Offset,
+    ) -> Result<()> {
+        let path = directory.join(file_name(base));
+        storage.rename(&self.temporary, &path)?;
+        self.file = Arc::new(RenamedFile::new(Arc::clone(&self.file), &path));
+        Ok(())
     }
 
     /// The segment for readers. `summary` tells of the batches written before publishing.
@@ -102,6 +111,42 @@ impl NewSegment {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::storage::SimDisk;
+    use crate::{LogEpoch, PartitionId, PartitionIdentity, Timestamp, TopicId};
+
+    #[test]
+    fn after_its_rename_a_segment_fails_under_its_new_name() {
+        // A write that failed told of `next.tmp`, long after the file had become a segment.
+        let disk = SimDisk::new(1);
+        let storage: Arc<dyn Storage> = Arc::new(disk.clone());
+        let header = SegmentHeader {
+            identity: PartitionIdentity {
+                topic_id: TopicId::from_bytes([7; 16]),
+                partition: PartitionId::ZERO,
+            },
+            epoch: LogEpoch::FIRST,
+            epoch_start: Offset::ZERO,
+            salt: 1,
+            created: Timestamp::from_millis(0),
+        };
+        let mut new = NewSegment::create(&storage, Path::new("/next.tmp"), header, None).unwrap();
+        disk.fail_nth(1, 5, true);
+        let before = new.sync().unwrap_err().to_string();
+        assert!(before.contains("/next.tmp"), "{before}");
+        disk.clear_faults();
+        new.publish(&storage, Path::new("/"), Offset::new(17)).unwrap();
+        disk.fail_nth(1, 5, true);
+        for error in [
+            new.file.write_all_at(b"x", FilePosition::ZERO).unwrap_err(),
+            new.file.set_length(9).unwrap_err(),
+            new.file.allocate(9).unwrap_err(),
+            new.sync().unwrap_err(),
+            new.file.sync_data().unwrap_err(),
+        ] {
+            assert!(error.to_string().contains("/00000000000000000017.log: "), "{error}");
+        }
+        assert!(new.file.path().ends_with("00000000000000000017.log"));
+    }
 
     #[test]
     fn only_twenty_digits_and_log_name_a_segment() {

@@ -1,0 +1,184 @@
+//! A producer that is given lines in waves, each after the one before was acknowledged, and what must be left of them.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use super::Data;
+
+/// How many lines are sent together.
+pub const WAVE: usize = 6;
+
+/// Nothing here takes that long: whoever has said nothing for this time hangs.
+const HANG: Duration = Duration::from_secs(60);
+
+/// Lines that can be told from each other.
+pub fn lines(name: &str, count: usize) -> Vec<String> {
+    (0..count).map(|n| format!("{name} {n} {}", "w".repeat(n * 37 % 150))).collect()
+}
+
+/// How a producer ended.
+#[derive(Debug)]
+pub struct Produced {
+    /// How many lines it was given.
+    pub sent: usize,
+    /// The offset of each line that was acknowledged, from the first on.
+    pub offsets: Vec<u64>,
+    /// `None` if a signal ended it.
+    pub code: Option<i32>,
+    pub signal: Option<i32>,
+    pub stderr: String,
+}
+
+impl Data {
+    /// The command, to be started by the standard library.
+    pub fn plain_command(&self, arguments: &[&str]) -> Command {
+        plain_command(&self.path(), arguments)
+    }
+}
+
+pub fn plain_command(directory: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(assert_cmd::cargo::cargo_bin!("tailwater"));
+    command.env_remove("TAILWATER_DATA").arg("--data").arg(directory).args(arguments);
+    command
+}
+
+/// Starts `command`, which is a `produce --acks`, and gives it `lines` in waves until all are acknowledged or it ends.
+pub fn produce_in_waves(mut command: Command, lines: &[String]) -> Produced {
+    let mut child =
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut input = child.stdin.take().unwrap();
+    let mut stderr = child.stderr.take().unwrap();
+    let stdout = child.stdout.take().unwrap();
+    let (told, heard) = mpsc::channel();
+    let reading = std::thread::spawn(move || {
+        let mut stdout = BufReader::new(stdout);
+        let mut line = String::new();
+        // The last one may be cut.
+        while stdout.read_line(&mut line).unwrap() > 0 && line.ends_with('\n') {
+            let (_, offset) = line.trim_end().split_once('\t').unwrap();
+            told.send(offset.parse::<u64>().unwrap()).unwrap();
+            line.clear();
+        }
+    });
+    let warning = std::thread::spawn(move || {
+        let mut text = String::new();
+        stderr.read_to_string(&mut text).unwrap();
+        text
+    });
+    let mut sent = 0;
+    let mut offsets = Vec::new();
+    'waves: for wave in lines.chunks(WAVE) {
+        let text: String = wave.iter().map(|line| format!("{line}\n")).collect();
+        // Some of it may be read before the pipe breaks.
+        sent += wave.len();
+        if input.write_all(text.as_bytes()).is_err() {
+            break;
+        }
+        while offsets.len() < sent {
+            match heard.recv_timeout(HANG) {
+                Ok(offset) => offsets.push(offset),
+                Err(mpsc::RecvTimeoutError::Disconnected) => break 'waves,
+                Err(mpsc::RecvTimeoutError::Timeout) => {
+                    let _ = child.kill();
+                    panic!("it hangs: {command:?}");
+                }
+            }
+        }
+    }
+    drop(input);
+    let status = child.wait().unwrap();
+    reading.join().unwrap();
+    offsets.extend(heard.iter());
+    let stderr = warning.join().unwrap();
+    Produced { sent, offsets, code: status.code(), signal: status.signal(), stderr }
+}
+
+/// What a directory holds, by all that the command can say about it.
+///
+/// `verify` has found no damage and nothing was changed by it; the records are those of `before`, and then, in order, a
+/// beginning of the lines that were sent, with all of them that were acknowledged. Returns how many there are.
+///
+/// # Errors
+///
+/// What is not so.
+pub fn check_kept(
+    data: &Data,
+    before: &[String],
+    lines: &[String],
+    produced: &Produced,
+) -> Result<usize, String> {
+    let first = before.len() as u64;
+    if produced.offsets.iter().zip(first..).any(|(offset, expected)| *offset != expected) {
+        return Err(format!("acknowledged out of order: {:?}", produced.offsets));
+    }
+    let verified = data.run(&["verify"]);
+    if verified.code != 0 {
+        return Err(format!("verify: {verified:?}"));
+    }
+    let consumed = data.run(&["consume", "orders"]);
+    if consumed.code != 0 {
+        return Err(format!("consume: {consumed:?}"));
+    }
+    let kept: Vec<_> = consumed.stdout.lines().collect();
+    let expected = before.iter().chain(lines);
+    if let Some((n, (is, should))) =
+        kept.iter().zip(expected).enumerate().find(|(_, (is, should))| is != should)
+    {
+        return Err(format!("offset {n} is {is:?}, not {should:?}"));
+    }
+    let (least, most) = (before.len() + produced.offsets.len(), before.len() + produced.sent);
+    if kept.len() < least {
+        return Err(format!("{} records are left of {least} that were acknowledged", kept.len()));
+    }
+    if kept.len() > most {
+        return Err(format!("{} records are there, and {most} were sent", kept.len()));
+    }
+    Ok(kept.len())
+}
+
+/// Whether one more record can be appended where the others end.
+///
+/// # Errors
+///
+/// What happened instead.
+pub fn check_goes_on(data: &Data, next: usize) -> Result<(), String> {
+    let more = data.run_with(&["produce", "orders", "--acks"], b"one more\n");
+    if more.code != 0 || more.stdout != format!("0\t{next}\n") {
+        return Err(format!("one more at {next}: {more:?}"));
+    }
+    let verified = data.run(&["verify"]);
+    if verified.code != 0 {
+        return Err(format!("verify after one more: {verified:?}"));
+    }
+    Ok(())
+}
+
+/// A directory in `parent` with this many lines in small segments, and the lines.
+pub fn template(parent: &Path, count: usize, is_closed: bool) -> (PathBuf, Vec<String>) {
+    let directory = parent.join("template");
+    let create =
+        plain_command(&directory, &["topic", "create", "orders", "--set", "segment_bytes=4096"]).output();
+    assert!(create.unwrap().status.success());
+    let before = lines("before", count);
+    if count > 0 {
+        let mut command = plain_command(&directory, &["produce", "orders", "--acks"]);
+        if is_closed {
+            let produced = produce_in_waves(command, &before);
+            assert_eq!((produced.offsets.len(), produced.code), (count, Some(0)), "{produced:?}");
+        } else {
+            // Killed when all was acknowledged, while it waits for more.
+            let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+            let mut input = child.stdin.take().unwrap();
+            before.iter().for_each(|line| writeln!(input, "{line}").unwrap());
+            let acknowledged = BufReader::new(child.stdout.take().unwrap()).lines().take(count).count();
+            assert_eq!(acknowledged, count);
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+    }
+    (directory, before)
+}
