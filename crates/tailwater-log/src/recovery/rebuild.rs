@@ -59,16 +59,15 @@ pub(crate) fn rebuild(context: &OpenContext<'_>, survey: &Survey, facts: &Facts)
         salt: context.storage.random(),
         created: context.clock.now(),
     };
-    let (torn_tail, is_quarantined) = keep_tail(context, facts, epoch.get())?;
+    let (torn_tail, kept) = keep_tail(context, facts, epoch.get())?;
+    let is_quarantined = kept.is_ok();
 
     let mut copy = copy_tail(context, facts, header)?;
     let base = copy.base;
     let is_replacing = survey.bases.binary_search(&base).is_ok();
-    if is_replacing && !is_quarantined {
+    if is_replacing && let Err(error) = kept {
         // The rename would destroy bytes of which there is no copy.
-        let path = context.directory.join(QUARANTINE_NAME);
-        let full = std::io::Error::other("the torn tail cannot be kept; see the log for why");
-        return Err(copy.new.discard(context.storage, Error::io(crate::IoOperation::Write, path, full)));
+        return Err(copy.new.discard(context.storage, error));
     }
     let synced = if is_planted(Mistake::RecoveryForgetsSync) { Ok(()) } else { copy.new.sync() };
     let committed = synced
@@ -267,10 +266,10 @@ fn fill_copy(
     copy.finish().map(Some)
 }
 
-/// Copies the bytes behind the end of the log to `quarantine/`. The flag is false if that failed: nothing may then be
-/// unlinked.
-fn keep_tail(context: &OpenContext<'_>, facts: &Facts, epoch: u32) -> Result<(Option<TornTail>, bool)> {
-    let Some((first, position)) = facts.scan.tails.first().copied() else { return Ok((None, true)) };
+/// Copies the bytes behind the end of the log to `quarantine/`. The second of the pair tells why that failed: nothing may
+/// then be unlinked.
+fn keep_tail(context: &OpenContext<'_>, facts: &Facts, epoch: u32) -> Result<(Option<TornTail>, Result<()>)> {
+    let Some((first, position)) = facts.scan.tails.first().copied() else { return Ok((None, Ok(()))) };
     let mut torn = TornTail {
         file: facts.live[first].segment.path().to_owned(),
         position,
@@ -282,15 +281,11 @@ fn keep_tail(context: &OpenContext<'_>, facts: &Facts, epoch: u32) -> Result<(Op
         torn.size_bytes += size;
     }
     let kept = write_quarantine(context, facts, epoch, &mut torn.quarantined);
-    let is_kept = match kept {
-        Ok(()) => true,
-        Err(error) => {
-            tracing::warn!(%error, "the torn tail could not be copied; its segments stay");
-            torn.quarantined.clear();
-            false
-        }
-    };
-    Ok((Some(torn), is_kept))
+    if let Err(error) = &kept {
+        tracing::warn!(%error, "the torn tail could not be copied; its segments stay");
+        torn.quarantined.clear();
+    }
+    Ok((Some(torn), kept))
 }
 
 fn write_quarantine(
