@@ -87,3 +87,27 @@ fn the_directory_can_come_from_the_environment() {
         assert!(ran.code == 1 && ran.stderr.contains("/tailwater-data: check --data"), "{ran:?}");
     }
 }
+
+/// Between the first rename of a deletion and its end, everything that only looks at the directory failed: the catalog
+/// still had the topic, and its partitions were not there.
+#[test]
+fn a_topic_whose_deletion_was_interrupted_is_gone_also_for_who_only_looks() {
+    let data = Data::new();
+    data.ok_with(&["produce", "mails"], b"a\n");
+    data.ok(&["topic", "create", "orders", "--partitions", "2"]);
+    let listed = json(&data.ok(&["topic", "list", "--json"]));
+    let id = listed[1]["id"].as_str().unwrap();
+    std::fs::rename(data.path().join("orders-1"), data.path().join(format!("{id}-1.deleted"))).unwrap();
+
+    assert!(!data.ok(&["topic", "list"]).contains("orders"));
+    data.ok(&["verify"]);
+    data.ok(&["info"]);
+    data.fails(1, &["there is no topic orders"], &["consume", "orders"]);
+    data.fails(1, &["there is no topic orders"], &["verify", "orders"]);
+    assert!(data.path().join("orders-0").exists(), "nothing was changed");
+    assert_eq!(data.ok(&["consume", "mails"]), "a\n");
+    // Who writes finishes it.
+    data.ok_with(&["produce", "mails"], b"b\n");
+    assert!(!data.path().join("orders-0").exists());
+    assert!(!data.path().join(format!("{id}-1.deleted")).exists());
+}

@@ -12,7 +12,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use tailwater_log::storage::{DirectoryEntry, DirectoryLock, EntryKind, Storage, create_directory_durably};
-use tailwater_log::{Clock, Log, LogOptions, PartitionId, PartitionIdentity};
+use tailwater_log::{Clock, Log, LogOptions, PartitionId, PartitionIdentity, TopicId};
 
 use super::leftover;
 use crate::catalog::{CATALOG_NAME, CATALOG_TMP_NAME, Catalog, CatalogTopic, QUARANTINE_NAME, name};
@@ -93,9 +93,26 @@ pub(crate) fn attach(storage: &Arc<dyn Storage>, directory: &Path) -> Result<Ope
         Found::Empty => "it is empty",
         Found::Tailwater => "its catalog has just been removed",
     };
-    match Catalog::read(storage, directory)? {
+    match read_catalog(storage, directory)? {
         Some(catalog) => Ok(OpenedDirectory { lock: None, catalog, unknown_names: Vec::new() }),
         None => Err(Error::NotATailwaterDirectory { path: directory.into(), reason }),
+    }
+}
+
+/// The catalog as who does not write is to see it: without the topics whose deletion was begun. Some of their partitions
+/// may be gone, and the next open for writing finishes it.
+pub(crate) fn read_catalog(storage: &Arc<dyn Storage>, directory: &Path) -> Result<Option<Catalog>> {
+    let Some(mut catalog) = Catalog::read(storage, directory)? else { return Ok(None) };
+    let entries = storage.list_directory(directory)?;
+    catalog.topics.retain(|topic| !entries.iter().filter_map(given_up).any(|id| id == topic.id));
+    Ok(Some(catalog))
+}
+
+/// The topic that a directory was given up with, by its name.
+fn given_up(entry: &DirectoryEntry) -> Option<TopicId> {
+    match entry.kind {
+        EntryKind::Directory => name::parse_deleted_directory(entry.name.to_str()?).map(|(id, _)| id),
+        _ => None,
     }
 }
 
@@ -202,13 +219,9 @@ fn initialize(
 /// Finishes the deletions that a crash interrupted. Returns the names that nobody knows.
 fn clean_up(storage: &Arc<dyn Storage>, directory: &Path, catalog: &mut Catalog) -> Result<Vec<OsString>> {
     let entries = storage.list_directory(directory)?;
-    let given_up = |entry: &DirectoryEntry| match entry.kind {
-        EntryKind::Directory => name::parse_deleted_directory(entry.name.to_str()?),
-        _ => None,
-    };
     let (unfinished, kept): (Vec<_>, Vec<_>) = std::mem::take(&mut catalog.topics)
         .into_iter()
-        .partition(|topic| entries.iter().filter_map(given_up).any(|(id, _)| id == topic.id));
+        .partition(|topic| entries.iter().filter_map(given_up).any(|id| id == topic.id));
     catalog.topics = kept;
     if !unfinished.is_empty() {
         for topic in &unfinished {

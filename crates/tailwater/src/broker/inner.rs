@@ -201,7 +201,7 @@ impl Inner {
         }
         let mut administration = self.administration();
         let opener = &self.opener;
-        let Some(catalog) = Catalog::read(&opener.storage, &opener.directory)? else {
+        let Some(catalog) = directory::read_catalog(&opener.storage, &opener.directory)? else {
             return Err(Error::CatalogMissing { path: opener.directory.as_path().into() });
         };
         if catalog != administration.catalog {
