@@ -18,6 +18,9 @@ use crate::exit::{Failure, Result, Unknown, warn};
 /// How long to sleep before the lock is tried again.
 const LOCK_RETRY: Duration = Duration::from_millis(20);
 
+/// Within this time who takes the lock has left its name in it; before that the name of the holder before it is there.
+const NAMED_WITHIN: Duration = Duration::from_millis(10);
+
 /// The topic that is the log of the groups, which no command leads to, and the directory of its one partition.
 pub(crate) const GROUPS_TOPIC: &str = "__groups";
 pub(crate) const GROUPS_DIRECTORY: &str = "__groups-0";
@@ -61,11 +64,13 @@ impl Directory {
     }
 
     fn wait_for_lock<T>(&self, act: impl Fn() -> tailwater::Result<T>) -> Result<T> {
-        let deadline = Instant::now().checked_add(self.lock_timeout);
+        // Also who does not want to wait is told the right name.
+        let timeout = self.lock_timeout.max(NAMED_WITHIN);
+        let deadline = Instant::now().checked_add(timeout);
         loop {
             match act() {
                 Err(Error::Locked(_)) if deadline.is_none_or(|deadline| Instant::now() < deadline) => {
-                    thread::sleep(LOCK_RETRY);
+                    thread::sleep(LOCK_RETRY.min(timeout));
                 }
                 Err(Error::Locked(locked)) => return Err(Failure::locked(&locked, self.lock_timeout)),
                 acted => return Ok(acted?),

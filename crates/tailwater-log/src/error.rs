@@ -314,7 +314,8 @@ pub enum UnsupportedFeature {
 pub struct Locked {
     /// The lock file.
     pub path: PathBuf,
-    /// The holder as it named itself, such as `process 4711 (tailwater)`; absent if it left no name.
+    /// The holder as it named itself, such as `process 4711 (tailwater)`; absent if it left no name. One that has taken the
+    /// lock this moment may not have named itself yet: then this is who held it before.
     pub holder: Option<String>,
 }
 

@@ -157,28 +157,36 @@ pub fn check_goes_on(data: &Data, next: usize) -> Result<(), String> {
     Ok(())
 }
 
-/// A directory in `parent` with this many lines in small segments, and the lines.
-pub fn template(parent: &Path, count: usize, is_closed: bool) -> (PathBuf, Vec<String>) {
+/// A directory in `parent` with an empty topic of small segments.
+pub fn empty_template(parent: &Path) -> PathBuf {
     let directory = parent.join("template");
-    let create =
-        plain_command(&directory, &["topic", "create", "orders", "--set", "segment_bytes=4096"]).output();
-    assert!(create.unwrap().status.success());
-    let before = lines("before", count);
-    if count > 0 {
-        let mut command = plain_command(&directory, &["produce", "orders", "--acks"]);
-        if is_closed {
-            let produced = produce_in_waves(command, &before);
-            assert_eq!((produced.offsets.len(), produced.code), (count, Some(0)), "{produced:?}");
-        } else {
-            // Killed when all was acknowledged, while it waits for more.
-            let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-            let mut input = child.stdin.take().unwrap();
-            before.iter().for_each(|line| writeln!(input, "{line}").unwrap());
-            let acknowledged = BufReader::new(child.stdout.take().unwrap()).lines().take(count).count();
-            assert_eq!(acknowledged, count);
-            child.kill().unwrap();
-            child.wait().unwrap();
-        }
-    }
-    (directory, before)
+    let create = ["topic", "create", "orders", "--set", "segment_bytes=4096"];
+    assert!(plain_command(&directory, &create).status().unwrap().success());
+    directory
+}
+
+/// Appends lines and closes in order.
+pub fn fill(directory: &Path, lines: &[String]) {
+    let produced = produce_in_waves(plain_command(directory, &["produce", "orders", "--acks"]), lines);
+    assert_eq!((produced.offsets.len(), produced.code), (lines.len(), Some(0)), "{produced:?}");
+}
+
+/// Appends lines, is killed when all are acknowledged, and leaves bytes of an unfinished append behind them.
+pub fn fill_and_die(directory: &Path, lines: &[String]) {
+    let mut command = plain_command(directory, &["produce", "orders", "--acks"]);
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut input = child.stdin.take().unwrap();
+    lines.iter().for_each(|line| writeln!(input, "{line}").unwrap());
+    let acknowledged = BufReader::new(child.stdout.take().unwrap()).lines().take(lines.len()).count();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert_eq!(acknowledged, lines.len());
+
+    let files = std::fs::read_dir(directory.join("orders-0")).unwrap().map(|entry| entry.unwrap().path());
+    let last = files.filter(|path| path.extension().is_some_and(|is| is == "log")).max().unwrap();
+    let mut bytes = std::fs::read(&last).unwrap();
+    let data_end = bytes.iter().rposition(|byte| *byte != 0).unwrap() + 1;
+    bytes.resize(bytes.len().max(data_end + 400), 0);
+    bytes[data_end + 200..data_end + 300].fill(b'!');
+    std::fs::write(last, bytes).unwrap();
 }
