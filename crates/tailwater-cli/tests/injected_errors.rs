@@ -16,7 +16,9 @@ use common::system::{
     Injection, TracedCall, in_parallel, is_below, note, ordinals_below, parse_trace, sampled, skipped,
     traced, why_not_traced,
 };
-use common::waves::{Produced, check_goes_on, check_kept, lines, produce_in_waves, template};
+use common::waves::{
+    Produced, check_goes_on, check_kept, empty_template, fill_and_die, lines, produce_in_waves,
+};
 
 const TRACED: &str = "openat,flock,fallocate,ftruncate,pread64,pwrite64,fdatasync,fsync,mmap,rename,renameat,\
                       renameat2,unlink,unlinkat,getdents64";
@@ -189,6 +191,19 @@ fn a_system_call_that_fails_costs_nothing_that_was_acknowledged() {
         return;
     }
     let root = Data::on_disk();
-    let (directory, _) = template(root.root.path(), 0, true);
+    let directory = empty_template(root.root.path());
     sweep("producing", &directory, &[], &lines("after", 90), 10);
+}
+
+#[test]
+fn a_recovery_in_which_a_system_call_fails_is_repeated_by_the_next_open() {
+    if let Some(why) = why_not_traced() {
+        skipped("a_recovery_in_which_a_system_call_fails_is_repeated_by_the_next_open", &why);
+        return;
+    }
+    let root = Data::on_disk();
+    let directory = empty_template(root.root.path());
+    let before = lines("before", 100);
+    fill_and_die(&directory, &before);
+    sweep("recovering", &directory, &before, &lines("after", 12), 20);
 }
