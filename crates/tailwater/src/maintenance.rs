@@ -355,7 +355,8 @@ impl Threads {
             .and_then(|()| threads.spawn("tailwater-maintain", WorkQueues::run_schedule));
         if let Err(error) = started {
             threads.stop();
-            return Err(Error::Backend(Arc::new(error)));
+            let what = format!("cannot start a background thread: {error}");
+            return Err(Error::Backend(Arc::new(std::io::Error::new(error.kind(), what))));
         }
         Ok(threads)
     }
