@@ -22,7 +22,14 @@ impl Inner {
                 let marked = written.and_then(|()| self.mark_clean(&mut slot.take()));
                 marked.and_then(|()| self.sync_leading(&leader).map(drop))
             }
-            Some(slot) => self.sync_leading(&leader).and_then(|_| self.mark_clean(&mut slot.take())),
+            Some(slot) => match self.sync_leading(&leader) {
+                Ok(_) => self.mark_clean(&mut slot.take()),
+                Err(full @ Error::DiskFull { .. }) => {
+                    // What is durable is recorded all the same, for who reads it before it can be recovered.
+                    slot.take().advance_checkpoint(self).and(Err(full))
+                }
+                Err(error) => Err(error),
+            },
         };
         self.is_settled.store(true, Ordering::SeqCst);
         // The lock goes last: another process may open the directory from here on.
@@ -43,7 +50,12 @@ impl Inner {
         if !writer.is_dirty {
             return Ok(());
         }
-        writer.seal_rolled(self)?;
+        match writer.seal_rolled(self) {
+            // A footer saves scanning and nothing else. The clean mark takes no room, and without it the next open would
+            // have to recover, which does.
+            Err(Error::DiskFull { .. }) => {}
+            sealed => drop(sealed?),
+        }
         if writer.is_littered {
             return Ok(());
         }

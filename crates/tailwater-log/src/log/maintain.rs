@@ -42,13 +42,6 @@ impl Inner {
         }
         let mut writer = slot.take();
         self.failure.check()?;
-        if writer.is_dirty && writer.seal_rolled(self)? > 0 {
-            report.did_work = true;
-        }
-        if writer.next.is_none() && writer.position.get() >= u64::from(config.segment_bytes) / 4 * 3 {
-            writer.prepare_next(self)?;
-            report.did_work = true;
-        }
         let mut due = None;
         let mut is_due_in = |ms: u64| due = Some(due.map_or(ms, |due: u64| due.min(ms)));
         if writer.is_dirty && writer.durable_point.offset > writer.checkpoint.latest().durable {
@@ -60,6 +53,14 @@ impl Inner {
                 }
                 ms => is_due_in(ms),
             }
+        }
+        // These take room. A disk that has none must not keep others from seeing what is durable, so they come last.
+        if writer.is_dirty && writer.seal_rolled(self)? > 0 {
+            report.did_work = true;
+        }
+        if writer.next.is_none() && writer.position.get() >= u64::from(config.segment_bytes) / 4 * 3 {
+            writer.prepare_next(self)?;
+            report.did_work = true;
         }
         if let Some(since) = self.staging().staged_since() {
             is_due_in(due_in(since, config.write_interval_ms));

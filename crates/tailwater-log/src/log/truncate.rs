@@ -192,8 +192,8 @@ impl Inner {
             // The next offset and the epoch must outlive the records: they live in a segment.
             self.roll_leading(&leader)?;
         }
-        // The names of all that stays are durable before anything goes.
-        self.sync_leading(&leader)?;
+        // The names of all that stays are durable before anything goes. What is staged may be waiting for just that room.
+        self.sync_what_has_room(&leader)?;
         let mut writer = slot.take();
         self.failure.check()?;
         writer.set_dirty(self)?;

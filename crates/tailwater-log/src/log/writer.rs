@@ -405,11 +405,27 @@ impl Inner {
     }
 
     /// Writes and syncs everything staged so far, and publishes the durable offset.
-    pub(crate) fn sync_leading(&self, _leader: &super::commit::Leader<'_>) -> Result<Offset> {
+    pub(crate) fn sync_leading(&self, leader: &super::commit::Leader<'_>) -> Result<Offset> {
+        self.sync_after(leader, |writer| writer.write_staged(self))
+    }
+
+    /// As [`Inner::sync_leading`]; where there is no room for what is staged, that stays staged, and the rest is synced.
+    pub(crate) fn sync_what_has_room(&self, leader: &super::commit::Leader<'_>) -> Result<Offset> {
+        self.sync_after(leader, |writer| match writer.write_staged(self) {
+            Err(Error::DiskFull { .. }) => Ok(()),
+            written => written,
+        })
+    }
+
+    fn sync_after(
+        &self,
+        _leader: &super::commit::Leader<'_>,
+        write: impl FnOnce(&mut Writer) -> Result<()>,
+    ) -> Result<Offset> {
         let slot = self.writer()?;
         let plan = {
             let mut writer = slot.take();
-            writer.write_staged(self)?;
+            write(&mut writer)?;
             writer.plan_sync(self)
         };
         let Some(plan) = plan else { return Ok(self.ends.durable()) };

@@ -308,7 +308,8 @@ impl State {
         let Some(Node::File { live, reserved, .. }) = self.nodes.get_mut(&file) else { return };
         if length != live.length() {
             Arc::make_mut(live).set_length(length);
-            *reserved = if length < *reserved { length } else { (*reserved).max(length) };
+            // To cut it frees room; to make it longer takes none, so what is written there may find none.
+            *reserved = (*reserved).min(length);
             self.effects.push(Effect::Length { file, length });
         }
     }
