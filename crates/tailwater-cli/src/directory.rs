@@ -90,7 +90,7 @@ impl Directory {
         if places.is_empty() {
             return Ok(attached);
         }
-        let Some(broker) = self.open_if_free()? else { return self.attach_beside_writer() };
+        let Some(broker) = self.open_recovered(&places)? else { return self.attach_beside_writer() };
         for place in &places {
             warn_of_recovery(place, &embedded(&broker)?.recovery_report(place)?);
         }
@@ -102,15 +102,15 @@ impl Directory {
     /// what is used is recovered.
     pub(crate) fn read_now(&self) -> Result<Broker> {
         let attached = self.attach()?;
-        let mut is_clean = self.is_clean(GROUPS_DIRECTORY);
+        let mut places = Vec::new();
         for topic in attached.topics()? {
-            is_clean &=
-                partitions_of(&attached, &topic)?.iter().all(|place| self.is_clean(&place.to_string()));
+            places.extend(partitions_of(&attached, &topic)?);
         }
-        if is_clean {
+        places.retain(|place| !self.is_clean(&place.to_string()));
+        if places.is_empty() && self.is_clean(GROUPS_DIRECTORY) {
             return Ok(attached);
         }
-        match self.open_if_free()? {
+        match self.open_recovered(&places)? {
             Some(broker) => Ok(broker),
             None => self.attach_beside_writer(),
         }
@@ -120,6 +120,22 @@ impl Directory {
     fn attach_beside_writer(&self) -> Result<Broker> {
         thread::sleep(RECORDED_WITHIN);
         self.attach()
+    }
+
+    /// Opens it and recovers `places`, unless somebody else writes to it, nobody may, or there is no room for that.
+    fn open_recovered(&self, places: &[TopicPartition]) -> Result<Option<Broker>> {
+        let Some(broker) = self.open_if_free()? else { return Ok(None) };
+        for place in places {
+            // It is recovered when it is first used. What else is wrong with it is told by whoever uses it.
+            if let Err(error @ Error::DiskFull { .. }) = embedded(&broker)?.recovery_report(place) {
+                warn(format_args!(
+                    "{place} was not closed in order and cannot be recovered, so its last records may not be shown: {error}"
+                ));
+                close(&broker)?;
+                return Ok(None);
+            }
+        }
+        Ok(Some(broker))
     }
 
     /// Opens it, unless somebody else writes to it or nobody may.
