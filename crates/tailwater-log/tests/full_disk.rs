@@ -1,6 +1,6 @@
 //! A disk that stays full: a log is closed in order on it, and gives room back.
 
-#![allow(clippy::unwrap_used, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::cast_possible_truncation, missing_docs)]
 
 mod common;
 

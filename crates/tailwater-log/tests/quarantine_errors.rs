@@ -1,6 +1,6 @@
 //! A torn tail that cannot be kept stops the recovery, and the error is the one that the disk gave.
 
-#![allow(clippy::unwrap_used, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::cast_possible_truncation, missing_docs)]
 
 mod common;
 
