@@ -335,12 +335,14 @@ fn panic_message(panic: &(dyn std::any::Any + Send)) -> &str {
 pub(crate) struct Threads {
     queues: Arc<WorkQueues>,
     handles: Mutex<Vec<JoinHandle<()>>>,
+    /// Whose threads they are.
+    process_id: u32,
 }
 
 impl Threads {
     /// No threads: the application does the work.
     pub(crate) fn none(queues: Arc<WorkQueues>) -> Self {
-        Self { queues, handles: Mutex::default() }
+        Self { queues, handles: Mutex::default(), process_id: std::process::id() }
     }
 
     /// Starts both threads.
@@ -377,6 +379,10 @@ impl Threads {
     pub(crate) fn stop(&self) {
         self.queues.stop();
         let handles = std::mem::take(&mut *self.handles());
+        if self.process_id != std::process::id() {
+            // A forked child has no other threads than the one that forked: whoever waits for them waits for ever.
+            return;
+        }
         for handle in handles {
             if handle.thread().id() != std::thread::current().id() && handle.join().is_err() {
                 tracing::error!("a background thread had died of a panic");

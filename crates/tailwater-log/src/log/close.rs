@@ -10,6 +10,8 @@ use crate::{Error, Offset, Result};
 
 impl Inner {
     pub(crate) fn close(&self) -> Result<()> {
+        // A forked child has a copy of what its parent goes on with, staged records among them.
+        self.refuse_forked()?;
         let leader = self.commit.lead();
         if self.is_closed.swap(true, Ordering::SeqCst) {
             return Ok(());

@@ -21,7 +21,7 @@ use super::{Appended, FetchIsolation};
 use crate::mistakes::{Mistake, is_planted};
 use crate::recovery::RecoveryReport;
 use crate::segment::{SegmentContext, SegmentList};
-use crate::storage::{DirectoryLock, Storage};
+use crate::storage::{DirectoryLock, LockOwner, Storage};
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::sync::{Mutex, MutexGuard};
 use crate::{Clock, Durability, Error, LogConfig, LogEpoch, Offset, PartitionIdentity, Result, Timestamp};
@@ -35,6 +35,8 @@ pub(crate) struct Inner {
     pub(crate) clock: Arc<dyn Clock>,
     /// Released when the log is closed.
     pub(crate) lock: Mutex<Option<Arc<DirectoryLock>>>,
+    /// Who may write: not a child that was forked since. Absent in a log that was attached read-only.
+    pub(crate) owner: Option<LockOwner>,
     pub(crate) staging: Mutex<Staging>,
     /// Absent in a log that was attached read-only or found corrupt: nothing is ever written then.
     pub(crate) writer: Option<Slot<Writer>>,
@@ -90,9 +92,15 @@ impl Inner {
     ///
     /// # Errors
     ///
-    /// Why this log is not written to.
+    /// Why this log is not written to, by this process.
     pub(crate) fn writer(&self) -> Result<&Slot<Writer>> {
+        self.refuse_forked()?;
         self.writer.as_ref().ok_or_else(|| self.why_not_written())
+    }
+
+    /// Refuses to go on in a child that was forked since the log was opened: its parent still writes.
+    pub(crate) fn refuse_forked(&self) -> Result<()> {
+        self.owner.map_or(Ok(()), |owner| owner.refuse_forked(&self.directory))
     }
 
     fn why_not_written(&self) -> Error {

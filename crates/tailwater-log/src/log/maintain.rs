@@ -11,6 +11,7 @@ impl Inner {
         let Some(slot) = self.writer.as_ref().filter(|_| !self.is_closed() && !self.failure.is_set()) else {
             return Ok(MaintenanceReport::default());
         };
+        self.refuse_forked()?;
         let config = self.config.load_full();
         let now = self.now();
         let mut report = MaintenanceReport::default();

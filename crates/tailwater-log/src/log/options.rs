@@ -187,6 +187,7 @@ impl Inner {
             identity: options.identity,
             config: ArcSwap::from_pointee(config),
             clock: options.clock,
+            owner: options.lock.as_ref().map(|lock| lock.owner()),
             lock: Mutex::new(options.lock),
             staging: Mutex::new(staging),
             writer,
@@ -241,7 +242,9 @@ impl Inner {
 
 impl LogOptions {
     fn locked(mut self, storage: &Arc<dyn Storage>, directory: &Path) -> Result<Self> {
-        if self.lock.is_none() {
+        if let Some(lock) = &self.lock {
+            lock.refuse_forked(directory)?;
+        } else {
             if let Some(file_system) = storage.network_file_system(directory)? {
                 return Err(Error::NetworkFileSystem { path: directory.into(), file_system });
             }

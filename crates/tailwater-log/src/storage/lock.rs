@@ -47,7 +47,21 @@ impl DirectoryLock {
     /// Whether this process took the lock. A forked child shares it, and must not write.
     #[must_use]
     pub fn is_held_by_this_process(&self) -> bool {
-        self.process_id == std::process::id()
+        self.owner().is_this_process()
+    }
+
+    /// The process that took the lock.
+    pub(crate) fn owner(&self) -> LockOwner {
+        LockOwner { process_id: self.process_id }
+    }
+
+    /// Refuses to go on in a process that was forked since the lock of `directory` was taken.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Locked`] names the process that took it.
+    pub fn refuse_forked(&self, directory: &Path) -> Result<()> {
+        self.owner().refuse_forked(directory)
     }
 
     /// Whether the lock file is still there under its name.
@@ -73,6 +87,26 @@ impl DirectoryLock {
             Some(_free) => Ok(None),
             None => Ok(Some(read_holder(storage, &path).unwrap_or_default())),
         }
+    }
+}
+
+/// The process that took a lock, also after the lock is gone.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LockOwner {
+    process_id: u32,
+}
+
+impl LockOwner {
+    pub(crate) fn is_this_process(self) -> bool {
+        self.process_id == std::process::id()
+    }
+
+    pub(crate) fn refuse_forked(self, directory: &Path) -> Result<()> {
+        if self.is_this_process() {
+            return Ok(());
+        }
+        let holder = format!("process {}, which this one was forked from", self.process_id);
+        Err(Error::Locked(Box::new(Locked { path: directory.join(LOCK_NAME), holder: Some(holder) })))
     }
 }
 

@@ -27,7 +27,7 @@ use std::sync::Arc;
 
 pub use disk::Disk;
 pub use lock::DirectoryLock;
-pub(crate) use lock::LOCK_NAME;
+pub(crate) use lock::{LOCK_NAME, LockOwner};
 pub use mmap::Map;
 pub(crate) use renamed::RenamedFile;
 pub(crate) use replace::create_temporary;

@@ -188,6 +188,9 @@ impl Inner {
         if self.is_read_only() {
             return Err(Error::ReadOnly);
         }
+        if let Some(lock) = self.opener.lock() {
+            lock.refuse_forked(&self.opener.directory)?;
+        }
         match &administration.failure {
             Some(cause) => Err(Error::Failed { partition: None, cause: Arc::clone(cause) }),
             None => Ok(administration),
