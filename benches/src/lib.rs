@@ -18,4 +18,5 @@ pub mod peers;
 pub mod plot;
 pub mod report;
 pub mod rows;
+pub mod series;
 pub mod subject;

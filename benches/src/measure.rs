@@ -6,6 +6,11 @@ use hdrhistogram::Histogram;
 
 use crate::contest::{Metric, Result};
 
+/// How many records a crate takes between two looks at the clock.
+const CLOCK_EVERY: u64 = 64;
+/// How long a published crate may take in a round of a row that counts records, so that a slow one holds nobody up.
+pub const LONGEST_PEER_ROUND: Duration = Duration::from_secs(4);
+
 /// The metrics of [`Latencies::figures`].
 pub const LATENCY_METRICS: &[Metric] = &[
     Metric::time("p50", "us"),
@@ -30,6 +35,27 @@ pub fn rate<E>(
         act()?;
     }
     Ok(per_second(count, start.elapsed()))
+}
+
+/// How often `act` can be done in a second, by doing it `count` times or until `longest` has passed.
+///
+/// # Errors
+///
+/// Those of `act`.
+pub fn rate_within<E>(
+    longest: Duration,
+    count: u64,
+    mut act: impl FnMut() -> std::result::Result<(), E>,
+) -> std::result::Result<f64, E> {
+    let (start, mut done) = (Instant::now(), 0);
+    while done < count && start.elapsed() < longest {
+        // The clock is asked now and then only.
+        for _ in 0..(count - done).min(CLOCK_EVERY) {
+            act()?;
+            done += 1;
+        }
+    }
+    Ok(per_second(done, start.elapsed()))
 }
 
 /// A count in a time, as a rate.

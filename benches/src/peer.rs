@@ -25,6 +25,20 @@ pub trait Peer: Send + Sync {
         values.iter().try_for_each(|value| self.append(value))
     }
 
+    /// Appends `count` records with this value, in batches, to be read later.
+    ///
+    /// # Errors
+    ///
+    /// The crate's.
+    fn fill(&mut self, value: &[u8], count: u64) -> Result<()> {
+        let batch = [value; 1_000];
+        for start in (0..count).step_by(batch.len()) {
+            let left = usize::try_from(count - start).unwrap_or(usize::MAX);
+            self.append_batch(&batch[..left.min(batch.len())])?;
+        }
+        self.write()
+    }
+
     /// Hands to the operating system what [`Peer::append`] has kept in memory.
     ///
     /// # Errors
@@ -69,6 +83,8 @@ pub enum Workload {
     Scan,
     /// Reading one record at a random place.
     Read,
+    /// Opening what was closed, and reading from it.
+    Reopen,
 }
 
 /// A crate that takes part.
@@ -97,13 +113,22 @@ impl PeerKind {
         match workload {
             Workload::Buffered | Workload::Written => self.appended.to_owned(),
             Workload::Durable => self.synced.to_owned(),
-            Workload::Scan | Workload::Read => self.checked.to_owned(),
+            Workload::Scan | Workload::Read | Workload::Reopen => self.checked.to_owned(),
         }
     }
 
     fn role(&self, workload: Workload) -> Role {
         if workload == Workload::Durable && !self.syncs { Role::LesserPeer } else { Role::Peer }
     }
+}
+
+/// What a mutex holds that nobody else can reach at present.
+///
+/// # Panics
+///
+/// If a thread panicked while it held the mutex.
+pub fn locked<T>(mutex: &mut std::sync::Mutex<T>) -> &mut T {
+    mutex.get_mut().expect("a benchmark ends when one of its threads panics")
 }
 
 /// The crates that take part in a workload, each with the rounds that `round` makes of it.

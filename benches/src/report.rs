@@ -9,13 +9,13 @@ use crate::contest::{Bound, Outcome, Result, Role, Row, Spread, judge};
 /// A row with what came of it.
 pub type Done<'r> = (&'r Row, Vec<Outcome>);
 
-/// Writes `results.md`, `results.csv` and the plots into `directory`.
+/// Writes `results.md`, with `head` and `tail` around the tables, `results.csv` and the plots into `directory`.
 ///
 /// # Errors
 ///
 /// What the operating system says, and errors of drawing.
-pub fn write_all(directory: &Path, head: &str, done: &[Done<'_>]) -> Result<()> {
-    fs::write(directory.join("results.md"), markdown(head, done))?;
+pub fn write_all(directory: &Path, head: &str, tail: &str, done: &[Done<'_>]) -> Result<()> {
+    fs::write(directory.join("results.md"), markdown(head, done) + tail)?;
     fs::write(directory.join("results.csv"), csv(done))?;
     for (row, outcomes) in done {
         crate::plot::bars(&directory.join(format!("{}.svg", row.name)), row, outcomes)?;
@@ -26,11 +26,15 @@ pub fn write_all(directory: &Path, head: &str, done: &[Done<'_>]) -> Result<()> 
 /// The targets in one table, and the figures of each row in one of its own.
 #[must_use]
 pub fn markdown(head: &str, done: &[Done<'_>]) -> String {
-    let mut out = format!("{head}\n\n{}", targets_table(done));
-    for (row, outcomes) in done {
-        let _ = write!(out, "\n## {}\n\n{}", row.title, figures_table(row, outcomes));
-    }
-    out
+    format!("{head}\n\n{}{}", targets_table(done), figures(done))
+}
+
+/// The figures of each row in a table of its own.
+#[must_use]
+pub fn figures(done: &[Done<'_>]) -> String {
+    let tables =
+        done.iter().map(|(row, outcomes)| format!("\n## {}\n\n{}", row.title, figures_table(row, outcomes)));
+    tables.collect()
 }
 
 fn targets_table(done: &[Done<'_>]) -> String {

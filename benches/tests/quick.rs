@@ -63,3 +63,27 @@ fn unknown_names_are_refused_before_anything_runs() {
         assert!(!output.status.success() && said.contains(wanted), "{arguments:?}: {said}");
     }
 }
+
+#[test]
+fn every_measurement_of_growth_runs_and_is_written() {
+    let directory = directory();
+    succeed(env!("CARGO_BIN_EXE_growth"), &["--quick", "--out", directory.path().to_str().unwrap(), "all"]);
+    let names = [
+        "size",
+        "partitions",
+        "producers",
+        "consumers",
+        "record-size",
+        "batch-size",
+        "tail-written",
+        "tail-durable",
+    ];
+    for name in names {
+        for extension in ["md", "csv", "svg"] {
+            let path = directory.path().join(format!("{name}.{extension}"));
+            let text =
+                std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+            assert!(text.lines().count() >= 3, "{}: {text}", path.display());
+        }
+    }
+}

@@ -45,7 +45,8 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    let done = rows::open::write_if_asked().and_then(|()| run(&Arguments::parse()));
+    let asked = rows::open::write_if_asked().and_then(|()| peers::trace::append_if_asked());
+    let done = asked.and_then(|()| run(&Arguments::parse()));
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -74,8 +75,9 @@ fn run(arguments: &Arguments) -> Result<()> {
     }
     let warning = if arguments.quick { "\n\n**A quick run: these figures mean nothing.**" } else { "" };
     let head = format!("# Tailwater compared\n\n{machine} Rounds: {rounds}.{warning}");
-    report::write_all(results, &head, &done)?;
-    writeln!(std::io::stdout(), "{}", report::markdown(&head, &done))?;
+    let traced = if scale.peers.is_empty() { String::new() } else { peers::trace::table(&scale)? };
+    report::write_all(results, &head, &traced, &done)?;
+    writeln!(std::io::stdout(), "{}{traced}", report::markdown(&head, &done))?;
     Ok(())
 }
 

@@ -6,7 +6,7 @@ use super::value;
 use crate::baseline::HEADER_BYTES;
 use crate::baseline::staged::Staged;
 use crate::contest::{Bound, Contestant, Metric, Result, Role, Row, Scale, Target};
-use crate::measure::rate;
+use crate::measure::{LONGEST_PEER_ROUND, rate, rate_within};
 use crate::peer::{self, Workload};
 use crate::subject;
 
@@ -59,7 +59,7 @@ fn contestants(scale: &Scale, size_bytes: usize, full_batches: u64) -> Result<Ve
             let directory = scale.directory()?;
             let mut peer = (kind.open)(directory.path(), 2 * reserved_bytes)?;
             let batch: Vec<&[u8]> = (0..BATCH_RECORDS).map(|_| value.as_slice()).collect();
-            Ok(vec![records * rate(batches, || peer.append_batch(&batch))?])
+            Ok(vec![records * rate_within(LONGEST_PEER_ROUND, batches, || peer.append_batch(&batch))?])
         })
     })?);
     Ok(contestants)

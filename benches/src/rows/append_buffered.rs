@@ -6,7 +6,7 @@ use super::value;
 use crate::baseline::HEADER_BYTES;
 use crate::baseline::staged::Staged;
 use crate::contest::{Bound, Contestant, Metric, Result, Role, Row, Scale, Target};
-use crate::measure::rate;
+use crate::measure::{LONGEST_PEER_ROUND, rate, rate_within};
 use crate::peer::{self, Workload};
 use crate::subject;
 
@@ -53,7 +53,7 @@ fn contestants(scale: &Scale, size_bytes: usize, full_count: u64) -> Result<Vec<
         Ok(move || {
             let directory = scale.directory()?;
             let mut peer = (kind.open)(directory.path(), 2 * reserved_bytes)?;
-            Ok(vec![rate(count, || peer.append(&value))?])
+            Ok(vec![rate_within(LONGEST_PEER_ROUND, count, || peer.append(&value))?])
         })
     })?);
     Ok(contestants)

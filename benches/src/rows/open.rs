@@ -65,11 +65,10 @@ fn clean(scale: &Scale) -> Result<Vec<Contestant>> {
 fn clean_peers(scale: &Scale, size_bytes: u64) -> Result<Vec<Contestant>> {
     let value = value(VALUE_BYTES);
     let count = size_bytes / VALUE_BYTES as u64;
-    let peers = peer::contestants(scale, Workload::Read, |kind| {
+    let peers = peer::contestants(scale, Workload::Reopen, |kind| {
         let directory = Rc::new(scale.directory()?);
         let mut peer = (kind.open)(directory.path(), 2 * size_bytes)?;
-        (0..count).try_for_each(|_| peer.append(&value))?;
-        peer.append_durable(&value)?;
+        peer.fill(&value, count + 1)?;
         drop(peer);
         Ok(move || {
             let start = Instant::now();

@@ -56,8 +56,7 @@ fn contestants(scale: &Scale) -> Result<Vec<Contestant>> {
     contestants.extend(peer::contestants(scale, Workload::Read, |kind| {
         let directory = scale.directory()?;
         let mut peer = (kind.open)(directory.path(), 2 * count * VALUE_BYTES as u64)?;
-        (0..count).try_for_each(|_| peer.append(&value))?;
-        peer.write()?;
+        peer.fill(&value, count)?;
         Ok(move || {
             let _held = &directory;
             timed(count, reads, |index| peer.read(index))

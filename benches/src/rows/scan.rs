@@ -46,8 +46,7 @@ fn contestants(scale: &Scale) -> Result<Vec<Contestant>> {
     contestants.extend(peer::contestants(scale, Workload::Scan, |kind| {
         let directory = scale.directory()?;
         let mut peer = (kind.open)(directory.path(), 2 * size_bytes)?;
-        (0..count).try_for_each(|_| peer.append(&value))?;
-        peer.write()?;
+        peer.fill(&value, count)?;
         Ok(move || {
             let _held = &directory;
             timed(size_bytes, || peer.scan())
