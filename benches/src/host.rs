@@ -36,7 +36,9 @@ fn file_system(work: &Path) -> String {
 }
 
 fn revision() -> String {
-    let output = Command::new("git").args(["describe", "--always", "--dirty"]).output();
+    let output = Command::new("git")
+        .args(["-C", env!("CARGO_MANIFEST_DIR"), "describe", "--always", "--dirty"])
+        .output();
     let text =
         output.ok().filter(|output| output.status.success()).map(|output| output.stdout).unwrap_or_default();
     match String::from_utf8_lossy(&text).trim() {

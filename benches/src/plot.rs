@@ -32,6 +32,7 @@ pub fn bars(path: &Path, row: &Row, outcomes: &[Outcome]) -> Result<()> {
         .build_cartesian_2d(0.0..top.max(f64::MIN_POSITIVE), 0.0..outcomes.len() as f64)?;
     chart
         .configure_mesh()
+        .max_light_lines(0)
         .disable_y_mesh()
         .y_labels(0)
         .x_label_formatter(&|figure| crate::report::number(*figure))
@@ -133,6 +134,7 @@ where
     let number = |figure: &f64| crate::report::number(*figure);
     chart
         .configure_mesh()
+        .max_light_lines(0)
         .x_label_formatter(&number)
         .y_label_formatter(&number)
         .x_desc(labels.x)
