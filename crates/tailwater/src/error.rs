@@ -3,8 +3,13 @@
 //! - One flat enum: what the lower crates report is translated, so that they can change.
 //! - An error reaches many waiters at once, so it is cheap to clone.
 
+mod convert;
+mod details;
+
+pub use details::{Contradiction, ContradictionKind, Expected, InvalidSetting};
+
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use tailwater_groups::{GroupKind, MAX_METADATA_BYTES};
@@ -449,70 +454,6 @@ pub enum Error {
     Backend(Arc<dyn std::error::Error + Send + Sync>),
 }
 
-/// Two directories of which a catalog cannot know both.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("{} and {} {kind}", .first.display(), .second.display())]
-pub struct Contradiction {
-    /// One of them.
-    pub first: PathBuf,
-    /// The other.
-    pub second: PathBuf,
-    /// Why not.
-    pub kind: ContradictionKind,
-}
-
-/// Why a catalog cannot know two directories.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ContradictionKind {
-    /// By their names they are of one topic, and they hold partitions of two.
-    #[error("have the name of one topic, and are of two")]
-    OneNameOfTwoTopics,
-    /// By their names they are of two topics, and they hold partitions of one.
-    #[error("have the names of two topics, and are of one")]
-    TwoNamesOfOneTopic,
-    /// The names of their topics differ only in case, so that they count as the same.
-    #[error("have names of topics that differ only in case")]
-    NamesDifferInCase,
-}
-
-/// A setting whose value cannot be read.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("{key} cannot be {value:?}: it must be {expected}")]
-pub struct InvalidSetting {
-    /// The setting.
-    pub key: &'static str,
-    /// The text that it was to be.
-    pub value: String,
-    /// What it must look like.
-    pub expected: Expected,
-}
-
-/// What a setting's text must look like.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[non_exhaustive]
-pub enum Expected {
-    /// A whole number in this unit.
-    Number {
-        /// The unit, such as `bytes`.
-        unit: &'static str,
-    },
-    /// One of a few words.
-    Word {
-        /// The words, separated by `|`.
-        words: &'static str,
-    },
-}
-
-impl std::fmt::Display for Expected {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Expected::Number { unit } => write!(f, "a whole number of {unit}, without a unit"),
-            Expected::Word { words } => write!(f, "one of {}", words.replace('|', ", ")),
-        }
-    }
-}
-
 /// Names the partition in a message, if it is known.
 struct In<'e>(&'e Option<Arc<TopicPartition>>);
 
@@ -584,79 +525,6 @@ impl Error {
                 Error::ReadOnlyDirectory { path: directory.into(), source }
             }
             other => other,
-        }
-    }
-}
-
-impl From<tailwater_log::Error> for Error {
-    fn from(error: tailwater_log::Error) -> Self {
-        use tailwater_log::Error as Log;
-        match error {
-            Log::Io { operation, path, source } => Error::Io { operation, path, source },
-            Log::DiskFull { path, source } => Error::DiskFull { path, source },
-            Log::Corrupt(corruption) => Error::Corrupt(corruption),
-            Log::Unsupported { path, feature, newest_supported } => {
-                Error::Unsupported { path, feature, newest_supported }
-            }
-            Log::OffsetOutOfRange { requested, log_start_offset, log_end_offset } => {
-                Error::OffsetOutOfRange { partition: None, requested, log_start_offset, log_end_offset }
-            }
-            Log::UnexpectedEnd { expected, log_end_offset } => {
-                Error::UnexpectedEnd { partition: None, expected, log_end_offset }
-            }
-            Log::BatchTooLarge { size_bytes, max_bytes } => {
-                Error::RecordTooLarge { partition: None, size_bytes, max_bytes }
-            }
-            Log::InvalidBatch { reason } => Error::InvalidBatch { partition: None, reason },
-            Log::InsideOpaqueBatch { offset, batch } => Error::InsideOpaqueBatch { offset, batch },
-            Log::StagingFull { staged_bytes, limit_bytes } => {
-                Error::StagingFull { partition: None, staged_bytes, limit_bytes }
-            }
-            Log::Failed { cause } => {
-                Error::Failed { partition: None, cause: Arc::new(Error::from(Log::clone(&cause))) }
-            }
-            Log::Closed => Error::Closed,
-            Log::Truncated { offset } => Error::Truncated { partition: None, offset },
-            Log::ReadOnly => Error::ReadOnly,
-            Log::Locked(locked) => Error::Locked(locked),
-            Log::WrongPartition { path, found, expected } => Error::WrongPartition { path, found, expected },
-            Log::InvalidConfig(invalid) => Error::InvalidConfig(invalid),
-            Log::NetworkFileSystem { path, file_system } => Error::NetworkFileSystem { path, file_system },
-            Log::Exhausted { what } => Error::Exhausted { what },
-            other => Error::Backend(Arc::new(other)),
-        }
-    }
-}
-
-impl From<tailwater_groups::Error> for Error {
-    fn from(error: tailwater_groups::Error) -> Self {
-        use tailwater_groups::Error as Groups;
-        let named = |group: &tailwater_groups::GroupId| Arc::from(group.as_str());
-        match error {
-            Groups::Log(error) => error.into(),
-            Groups::DamagedEntry { offset, damage } => {
-                Error::GroupsLogDamaged { offset, reason: damage.to_string().into() }
-            }
-            Groups::IncompleteLog { log_start_offset } => Error::GroupsLogDamaged {
-                offset: log_start_offset,
-                reason: "its first entries are missing".into(),
-            },
-            Groups::UnknownGroup { group } => Error::UnknownGroup { group: named(&group) },
-            Groups::GroupInUse { group } => Error::GroupInUse { group: named(&group) },
-            Groups::GroupNotEmpty { group } => Error::GroupNotEmpty { group: named(&group) },
-            Groups::GroupKindMismatch { group, kind, requested } => {
-                Error::GroupKindMismatch { group: named(&group), found: kind, requested }
-            }
-            Groups::FencedMemberEpoch { group, .. } => Error::FencedMemberEpoch { group: named(&group) },
-            Groups::CommitBackwards { committed, requested, .. } => {
-                Error::CommitBackwards { partition: None, committed, requested }
-            }
-            Groups::RepeatedPartition { .. } => Error::RepeatedPartition,
-            Groups::MetadataTooLong { size_bytes } => {
-                Error::MetadataTooLarge { size_bytes, max_bytes: MAX_METADATA_BYTES }
-            }
-            Groups::ReadOnly => Error::ReadOnly,
-            other => Error::Backend(Arc::new(other)),
         }
     }
 }

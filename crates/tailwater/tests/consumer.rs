@@ -8,53 +8,15 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use common::reading::{broker_with, drain, numbers, publish, values};
 use common::{DATA, open, open_with_threads, partition};
 use tailwater::storage::SimDisk;
 use tailwater::{
-    Broker, Consumer, Durability, Error, Event, FetchIsolation, Header, Message, Offset, OnDivergence,
-    Records, Reset, SeekTo, TopicConfig,
+    Broker, Durability, Error, Event, FetchIsolation, Header, Message, Offset, OnDivergence, Records, Reset,
+    SeekTo, TopicConfig,
 };
 
 const LONG: Duration = Duration::from_secs(20);
-
-fn broker_with(partitions: u32) -> Broker {
-    let broker = Broker::in_memory().unwrap();
-    broker.create_topic("orders", &TopicConfig::new().partitions(partitions)).unwrap();
-    broker
-}
-
-fn publish(broker: &Broker, values: std::ops::Range<u32>) {
-    let orders = broker.producer("orders").unwrap();
-    let receipts: Vec<_> = values
-        .map(|n| {
-            orders.send(Message::new(n.to_string().as_bytes()).partition(partition("", 0).partition)).unwrap()
-        })
-        .collect();
-    for receipt in receipts {
-        receipt.wait().unwrap();
-    }
-}
-
-fn values(records: &Records) -> Vec<String> {
-    records.iter().map(|r| String::from_utf8_lossy(r.value().unwrap_or_default()).into_owned()).collect()
-}
-
-/// Polls until there is nothing more.
-fn drain(consumer: &mut Consumer) -> Vec<String> {
-    let mut all = Vec::new();
-    loop {
-        let records = consumer.poll(Duration::ZERO).unwrap();
-        assert!(records.events().is_empty(), "{:?}", records.events());
-        if records.is_empty() {
-            return all;
-        }
-        all.extend(values(&records));
-    }
-}
-
-fn numbers(range: std::ops::Range<u32>) -> Vec<String> {
-    range.map(|n| n.to_string()).collect()
-}
 
 #[test]
 fn groups_read_independently_and_resume_where_they_committed() {
@@ -627,90 +589,6 @@ fn damage_stalls_its_partition_alone_until_the_consumer_seeks_past_it() {
     assert_eq!(values(&reader.poll(LONG).unwrap()), ["elsewhere"]);
     reader.seek(&partition("orders", 0), SeekTo::Offset(Offset::new(4))).unwrap();
     assert_eq!(drain(&mut reader), ["record 4", "record 5"]);
-}
-
-// The directories of a deleted topic are renamed before the catalog says that it is gone, and the reader looked at the
-// catalog every now and then only: in between it answered that a directory cannot be listed, as if a disk had failed.
-#[test]
-fn an_attached_reader_of_a_deleted_topic_is_told_so_and_no_file_is_missed() {
-    let directory = tempfile::tempdir().unwrap();
-    let broker = Broker::open(directory.path()).unwrap();
-    for round in 0..20 {
-        broker.create_topic("orders", &TopicConfig::new()).unwrap();
-        publish(&broker, 0..2);
-        let attached = Broker::attach_read_only(directory.path()).unwrap();
-        let mut reader = attached.reader().subscribe(&["orders"]).unwrap();
-        assert_eq!(values(&reader.poll(LONG).unwrap()), numbers(0..2));
-        let deleter = broker.clone();
-        let deleting = std::thread::spawn(move || {
-            std::thread::sleep(Duration::from_micros(round * 500));
-            deleter.delete_topic("orders").unwrap();
-        });
-        let deadline = Instant::now() + LONG;
-        let events = loop {
-            assert!(Instant::now() < deadline, "round {round}");
-            let records = reader.poll(Duration::from_millis(1)).unwrap();
-            if !records.events().is_empty() {
-                break records.events().to_vec();
-            }
-        };
-        assert_eq!(events, [Event::TopicDeleted { topic: "orders".into() }]);
-        assert!(reader.assignment().is_empty());
-        deleting.join().unwrap();
-    }
-}
-
-#[test]
-fn an_attached_reader_tells_of_a_directory_that_is_lost() {
-    let directory = tempfile::tempdir().unwrap();
-    let broker = Broker::open(directory.path()).unwrap();
-    broker.create_topic("orders", &TopicConfig::new()).unwrap();
-    publish(&broker, 0..2);
-    broker.close().unwrap();
-    let attached = Broker::attach_read_only(directory.path()).unwrap();
-    let mut reader = attached.reader().subscribe(&["orders"]).unwrap();
-    assert_eq!(values(&reader.poll(LONG).unwrap()), numbers(0..2));
-    std::fs::rename(directory.path().join("orders-0"), directory.path().join("elsewhere")).unwrap();
-    let error = reader.poll(LONG).unwrap_err();
-    assert!(matches!(error, Error::Io { .. }) && error.to_string().contains("orders-0"), "{error}");
-}
-
-#[test]
-fn an_attached_reader_follows_the_writer_and_its_groups() {
-    let directory = tempfile::tempdir().unwrap();
-    let broker = Broker::open(directory.path()).unwrap();
-    broker.create_topic("orders", &TopicConfig::new()).unwrap();
-    publish(&broker, 0..2);
-    let attached = Broker::attach_read_only(directory.path()).unwrap();
-    let mut reader = attached.reader().subscribe(&["orders"]).unwrap();
-    let mut seen = Vec::new();
-    let mut read_until = |reader: &mut Consumer, count| {
-        let deadline = Instant::now() + LONG;
-        while seen.len() < count {
-            assert!(Instant::now() < deadline, "{seen:?}");
-            seen.extend(values(&reader.poll(Duration::from_millis(200)).unwrap()));
-        }
-        seen.clone()
-    };
-    assert_eq!(read_until(&mut reader, 2), numbers(0..2));
-    publish(&broker, 2..5);
-    assert_eq!(read_until(&mut reader, 5), numbers(0..5));
-    assert!(matches!(attached.consumer("billing").subscribe(&["orders"]), Err(Error::ReadOnly)));
-    assert!(attached.groups().unwrap().is_empty());
-
-    let mut billing = broker.consumer("billing").max_records(3).subscribe(&["orders"]).unwrap();
-    billing.poll(LONG).unwrap();
-    billing.commit().wait().unwrap();
-    common::eventually("the commit is seen", || {
-        attached.describe_group("billing").is_ok_and(|group| group.positions[0].lag.records == 2)
-    });
-    assert!(matches!(attached.delete_group("billing"), Err(Error::ReadOnly)));
-    assert_eq!(
-        attached.preview_group_reset("billing", &[partition("orders", 0)], SeekTo::Earliest).unwrap()[0]
-            .to
-            .offset,
-        Offset::ZERO
-    );
 }
 
 #[test]

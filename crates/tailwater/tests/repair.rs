@@ -7,8 +7,8 @@ mod common;
 use std::path::Path;
 use std::time::Duration;
 
-use common::{DATA, open, partition};
-use tailwater::storage::SimDisk;
+use common::{Choices, DATA, open, partition};
+use tailwater::storage::{SimDisk, Storage};
 use tailwater::{Broker, Consumer, Error, Event, Offset, TopicConfig};
 
 const FIRST_SEGMENT: &str = "00000000000000000000.log";
@@ -128,4 +128,61 @@ fn a_broker_that_is_attached_repairs_nothing() {
     assert!(matches!(repaired, Err(Error::ReadOnly)), "{repaired:?}");
     let unknown = broker.embedded().unwrap().repair(&partition("mails", 0));
     assert!(matches!(unknown, Err(Error::UnknownTopic { .. })), "{unknown:?}");
+}
+
+// Whatever a power cut leaves of a repair that makes a lost directory anew, another finishes it; what is acknowledged in it
+// from then on is durable.
+#[test]
+fn a_directory_that_is_made_anew_can_be_cut_off_anywhere() {
+    let lost = partition("orders", 1);
+    let damaged = {
+        let disk = SimDisk::new(1);
+        let broker = open(&disk).unwrap();
+        broker.create_topic("orders", &TopicConfig::new().partitions(2)).unwrap();
+        publish(&broker, &["a", "b", "c", "d"]);
+        broker.close().unwrap();
+        let directory = Path::new(DATA).join("orders-1");
+        let storage: &dyn Storage = &disk;
+        for entry in storage.list_directory(&directory).unwrap() {
+            storage.remove_file(&directory.join(entry.name)).unwrap();
+        }
+        storage.remove_directory(&directory).unwrap();
+        disk.crash(|_, _| true)
+    };
+    let kept = read_all(&damaged.crash(|_, _| true), 0);
+    assert!(!kept.is_empty());
+    let whole = damaged.crash(|_, _| true);
+    let broker = open(&whole).unwrap();
+    let before = whole.operation_count();
+    broker.embedded().unwrap().repair(&lost).unwrap();
+    let operations = whole.operation_count() - before;
+    drop(broker);
+    let mut states = 0;
+    for cut in 0..operations {
+        for way in 0..6 {
+            let disk = damaged.crash(|_, _| true);
+            let broker = open(&disk).unwrap();
+            disk.cut_power_after(cut);
+            let _ = broker.embedded().unwrap().repair(&lost);
+            drop(broker);
+            let mut choices = Choices(cut * 8 + way + 1);
+            let left = disk.crash(|_, _| way == 0 || way > 1 && choices.next().is_multiple_of(2));
+            let broker = open(&left).unwrap();
+            broker.embedded().unwrap().repair(&lost).unwrap_or_else(|error| panic!("cut {cut}: {error}"));
+            let producer = broker.producer("orders").unwrap();
+            producer.publish(tailwater::Message::new(b"new").partition(lost.partition)).unwrap();
+            // The power goes again, and takes what it may.
+            let after = left.crash(|_, _| false);
+            assert_eq!(read_all(&after.crash(|_, _| true), 1), ["new"], "cut {cut}, way {way}");
+            assert_eq!(read_all(&after, 0), kept, "cut {cut}, way {way}");
+            states += 1;
+        }
+    }
+    assert!(states > 40, "{states}");
+}
+
+fn read_all(disk: &SimDisk, number: u32) -> Vec<String> {
+    let broker = open(disk).unwrap();
+    let mut reader = broker.reader().assign(&[partition("orders", number)]).unwrap();
+    poll(&mut reader).unwrap().1
 }

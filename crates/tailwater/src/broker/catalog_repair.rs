@@ -18,12 +18,11 @@ use tailwater_log::storage::{
 use tailwater_log::{FilePosition, PartitionIdentity};
 
 use super::directory::{is_own_name, is_segment, refuse_network};
-use super::leftover;
+use super::leftover::{self, CHECKPOINT_NAME};
 use super::rebuild::{FoundDirectory, LeftOut, LeftOutReason, Rebuilt, RebuiltTopic, rebuild};
 use crate::catalog::{CATALOG_NAME, CATALOG_TMP_NAME, Catalog, CatalogFault, QUARANTINE_NAME, name};
 use crate::{Error, Result};
 
-const CHECKPOINT_NAME: &str = "checkpoint";
 /// How much of a file is copied in one go, in bytes.
 const BUFFER_BYTES: usize = 1 << 20;
 

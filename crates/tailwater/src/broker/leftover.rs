@@ -18,7 +18,7 @@ use crate::{Error, Result};
 /// The segment that a new log begins with.
 const FIRST_SEGMENT_NAME: &str = "00000000000000000000.log";
 /// What else the creation of a log makes.
-const CHECKPOINT_NAME: &str = "checkpoint";
+pub(super) const CHECKPOINT_NAME: &str = "checkpoint";
 const OTHER_NAMES: [&str; 2] = ["checkpoint.tmp", "first.tmp"];
 /// The deepest directory that is removed with its contents: a partition's `quarantine`.
 const MAX_DEPTH: u32 = 2;

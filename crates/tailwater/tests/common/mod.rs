@@ -3,6 +3,8 @@
 #![allow(dead_code, reason = "each test file uses a part of it")]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+pub(crate) mod reading;
+
 use std::path::Path;
 use std::pin::pin;
 use std::sync::Arc;
