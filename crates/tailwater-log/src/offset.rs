@@ -20,6 +20,7 @@ impl Offset {
     ///
     /// If `value` is 2^63 or more. For a number from outside the program use [`Offset::try_new`].
     #[must_use]
+    #[inline]
     pub const fn new(value: u64) -> Self {
         assert!(value <= i64::MAX as u64, "an offset is below 2^63");
         Self(value)
@@ -27,18 +28,21 @@ impl Offset {
 
     /// Makes an offset of `value`, or `None` if it is 2^63 or more.
     #[must_use]
+    #[inline]
     pub const fn try_new(value: u64) -> Option<Self> {
         if value <= i64::MAX as u64 { Some(Self(value)) } else { None }
     }
 
     /// The number itself.
     #[must_use]
+    #[inline]
     pub const fn get(self) -> u64 {
         self.0
     }
 
     /// The offset `count` records later, or `None` past [`Offset::MAX`].
     #[must_use]
+    #[inline]
     pub const fn checked_add(self, count: u64) -> Option<Self> {
         match self.0.checked_add(count) {
             Some(value) => Self::try_new(value),
@@ -48,6 +52,7 @@ impl Offset {
 
     /// How many records lie in `[earlier, self)`; 0 if `earlier` is not earlier.
     #[must_use]
+    #[inline]
     pub const fn since(self, earlier: Self) -> u64 {
         self.0.saturating_sub(earlier.0)
     }
@@ -77,6 +82,7 @@ pub struct OffsetRange {
 impl OffsetRange {
     /// How many offsets the range holds.
     #[must_use]
+    #[inline]
     pub fn count(self) -> u64 {
         self.end.since(self.start)
     }
@@ -109,18 +115,21 @@ impl LogEpoch {
 
     /// Makes an epoch of `value`.
     #[must_use]
+    #[inline]
     pub const fn new(value: u32) -> Self {
         Self(value)
     }
 
     /// The number itself.
     #[must_use]
+    #[inline]
     pub const fn get(self) -> u32 {
         self.0
     }
 
     /// The epoch after this one, or `None` past the largest `u32`.
     #[must_use]
+    #[inline]
     pub const fn checked_next(self) -> Option<Self> {
         match self.0.checked_add(1) {
             Some(value) => Some(Self(value)),
@@ -151,12 +160,14 @@ impl FilePosition {
 
     /// Makes a position of `bytes` from the start.
     #[must_use]
+    #[inline]
     pub const fn new(bytes: u64) -> Self {
         Self(bytes)
     }
 
     /// Bytes from the start of the file.
     #[must_use]
+    #[inline]
     pub const fn get(self) -> u64 {
         self.0
     }
@@ -167,6 +178,7 @@ impl FilePosition {
     ///
     /// If the sum does not fit 64 bits: no file is that long.
     #[must_use]
+    #[inline]
     pub const fn plus(self, bytes: u64) -> Self {
         match self.0.checked_add(bytes) {
             Some(sum) => Self(sum),

@@ -23,6 +23,7 @@ pub use footer::{
     EpochStart, Footer, FooterFault, INDEX_INTERVAL_BYTES, IndexEntry, ProducerState, SegmentSummary,
     TRAILER_BYTES, TimeBounds, Trailer,
 };
+pub(crate) use record::encode_within;
 pub use record::{
     Header, HeaderIter, MalformedRecord, RecordFields, RecordIter, RecordView, encode, encoded_bytes,
 };

@@ -28,13 +28,11 @@ const ATTRIBUTES: u8 = 0;
 
 /// Size of the encoded record in bytes, its length prefix included.
 #[must_use]
-#[inline]
 pub fn encoded_bytes(fields: &RecordFields<'_>, time_delta: i64, offset_delta: u32) -> usize {
     let content = content_bytes(fields, time_delta, offset_delta);
     varint::length(content as u64) + content
 }
 
-#[inline]
 fn content_bytes(fields: &RecordFields<'_>, time_delta: i64, offset_delta: u32) -> usize {
     let mut size = size_of_val(&ATTRIBUTES)
         + varint::length(varint::zigzag(time_delta))
@@ -48,53 +46,144 @@ fn content_bytes(fields: &RecordFields<'_>, time_delta: i64, offset_delta: u32) 
     size
 }
 
-#[inline]
 fn nullable_bytes(bytes: Option<&[u8]>) -> usize {
-    bytes.map_or(1, |bytes| varint::length(bytes.len() as u64 + 1) + bytes.len())
+    varint::length(nullable_prefix(bytes)) + bytes.map_or(0, <[u8]>::len)
 }
 
 /// Appends the encoded record to `out`.
 #[inline]
 pub fn encode(fields: &RecordFields<'_>, time_delta: i64, offset_delta: u32, out: &mut Vec<u8>) {
-    let content = content_bytes(fields, time_delta, offset_delta);
-    // Everything before the key fits here, so that most records take three copies.
-    let mut front = [0; 3 * varint::MAX_BYTES + 8];
-    let mut at = varint::write(content as u64, &mut front);
-    front[at] = ATTRIBUTES;
-    at += 1;
-    at += varint::write(varint::zigzag(time_delta), &mut front[at..]);
-    at += varint::write(offset_delta.into(), &mut front[at..]);
-    out.reserve(varint::length(content as u64) + content);
-    out.extend_from_slice(&front[..at]);
-    put_nullable(fields.key, out);
-    put_nullable(fields.value, out);
-    put_varint(fields.headers.len() as u64, out);
-    for header in fields.headers {
-        put_varint(header.key.len() as u64, out);
-        out.extend_from_slice(header.key.as_bytes());
-        put_nullable(header.value, out);
-    }
+    let _ = encode_within(fields, time_delta, offset_delta, usize::MAX, out);
 }
 
+/// Appends the encoded record to `out` if that is at most `most_bytes` long with it. Returns whether it is.
 #[inline]
-fn put_nullable(bytes: Option<&[u8]>, out: &mut Vec<u8>) {
-    match bytes {
-        None => out.push(0),
-        Some(bytes) => {
-            put_varint(bytes.len() as u64 + 1, out);
-            out.extend_from_slice(bytes);
+pub(crate) fn encode_within(
+    fields: &RecordFields<'_>,
+    time_delta: i64,
+    offset_delta: u32,
+    most_bytes: usize,
+    out: &mut Vec<u8>,
+) -> bool {
+    let (key, value) = (fields.key.unwrap_or_default(), fields.value.unwrap_or_default());
+    let time = varint::zigzag(time_delta);
+    let all = time | u64::from(offset_delta) | key.len() as u64 | value.len() as u64;
+    if all >= Numbers::END / 4 || !fields.headers.is_empty() {
+        return encode_any_within(fields, time_delta, offset_delta, most_bytes, out);
+    }
+    let mut front = Numbers::default();
+    front.put(ATTRIBUTES.into());
+    front.put(time);
+    front.put(offset_delta.into());
+    front.put(nullable_prefix(fields.key));
+    let mut middle = Numbers::default();
+    middle.put(nullable_prefix(fields.value));
+    let content = front.count + key.len() + middle.count + value.len() + 1;
+    front.put_first(content as u64);
+    let size = front.count + key.len() + middle.count + value.len() + 1;
+    if size > most_bytes.saturating_sub(out.len()) {
+        return false;
+    }
+    out.reserve(size + size_of::<Numbers>());
+    front.append_to(out);
+    if !key.is_empty() {
+        out.extend_from_slice(key);
+    }
+    middle.append_to(out);
+    out.extend_from_slice(value);
+    out.push(0);
+    true
+}
+
+/// As [`encode_within`], for a record with headers or with large numbers.
+#[cold]
+fn encode_any_within(
+    fields: &RecordFields<'_>,
+    time_delta: i64,
+    offset_delta: u32,
+    most_bytes: usize,
+    out: &mut Vec<u8>,
+) -> bool {
+    let content = content_bytes(fields, time_delta, offset_delta);
+    let size = varint::length(content as u64) + content;
+    if size > most_bytes.saturating_sub(out.len()) {
+        return false;
+    }
+    out.reserve(size);
+    put_number(content as u64, out);
+    out.push(ATTRIBUTES);
+    put_number(varint::zigzag(time_delta), out);
+    put_number(offset_delta.into(), out);
+    put_number(nullable_prefix(fields.key), out);
+    out.extend_from_slice(fields.key.unwrap_or_default());
+    put_number(nullable_prefix(fields.value), out);
+    out.extend_from_slice(fields.value.unwrap_or_default());
+    put_number(fields.headers.len() as u64, out);
+    for header in fields.headers {
+        put_number(header.key.len() as u64, out);
+        out.extend_from_slice(header.key.as_bytes());
+        put_number(nullable_prefix(header.value), out);
+        out.extend_from_slice(header.value.unwrap_or_default());
+    }
+    true
+}
+
+fn put_number(number: u64, out: &mut Vec<u8>) {
+    let mut bytes = [0; varint::MAX_BYTES];
+    let count = varint::write(number, &mut bytes);
+    out.extend_from_slice(&bytes[..count]);
+}
+
+/// What stands before bytes that may be null: 0 if they are, or one more than their count.
+#[inline]
+fn nullable_prefix(bytes: Option<&[u8]>) -> u64 {
+    bytes.map_or(0, |bytes| bytes.len() as u64 + 1)
+}
+
+/// Up to five numbers below [`Numbers::END`] on their way into a body, in a register: written byte by byte and then read
+/// as a whole they would wait for the processor's stores.
+#[derive(Clone, Copy, Default)]
+struct Numbers {
+    bytes: u128,
+    count: usize,
+}
+
+impl Numbers {
+    /// Numbers below it take three bytes at most.
+    const END: u64 = 1 << 21;
+
+    #[inline(always)]
+    fn put(&mut self, number: u64) {
+        let (bytes, count) = Self::encoded(number);
+        self.bytes |= bytes << (8 * self.count);
+        self.count += count;
+    }
+
+    #[inline(always)]
+    fn put_first(&mut self, number: u64) {
+        let (bytes, count) = Self::encoded(number);
+        self.bytes = self.bytes << (8 * count) | bytes;
+        self.count += count;
+    }
+
+    #[inline(always)]
+    fn encoded(number: u64) -> (u128, usize) {
+        debug_assert!(number < Self::END, "{number} takes three bytes at most");
+        if number < 0x80 {
+            (number.into(), 1)
+        } else if number < 0x4000 {
+            ((number & 0x7f | 0x80 | (number >> 7) << 8).into(), 2)
+        } else {
+            ((number & 0x7f | 0x80 | (number >> 7 & 0x7f | 0x80) << 8 | (number >> 14) << 16).into(), 3)
         }
     }
-}
 
-#[inline]
-fn put_varint(value: u64, out: &mut Vec<u8>) {
-    if value < 0x80 {
-        out.push(value.to_le_bytes()[0]);
-    } else {
-        let mut bytes = [0; varint::MAX_BYTES];
-        let count = varint::write(value, &mut bytes);
-        out.extend_from_slice(&bytes[..count]);
+    #[inline(always)]
+    fn append_to(self, out: &mut Vec<u8>) {
+        // A copy of fixed size is one instruction, where one of variable size is a call; what is too much is cut off.
+        let end = out.len() + self.count;
+        out.extend_from_slice(&self.bytes.to_le_bytes());
+        out.truncate(end);
     }
 }
 
@@ -366,6 +455,24 @@ mod tests {
                 let found: Vec<_> = decoded.headers().map(|h| (h.key.to_owned(), h.value.map(<[u8]>::to_vec))).collect();
                 prop_assert_eq!(&found, headers);
             }
+        }
+
+        #[test]
+        fn the_short_way_and_the_long_way_of_encoding_make_the_same_bytes(
+            time in prop_oneof![-70i64..70, -9_000i64..9_000, any::<i64>()],
+            delta in prop_oneof![0u32..200, 16_000u32..17_000, 0u32..4_000_000],
+            key in proptest::option::of(prop_oneof![Just(0usize), 1usize..300, 16_000usize..17_000]),
+            value in proptest::option::of(prop_oneof![Just(0usize), 1usize..300, 500_000usize..600_000]),
+            short_by in 0usize..3,
+        ) {
+            let (key, value) = (key.map(|length| vec![b'k'; length]), value.map(|length| vec![b'v'; length]));
+            let fields = RecordFields { key: key.as_deref(), value: value.as_deref(), headers: &[] };
+            let (mut out, mut expected) = (vec![1, 2, 3], vec![1, 2, 3]);
+            prop_assert!(encode_any_within(&fields, time, delta, usize::MAX, &mut expected));
+            let most_bytes = expected.len() - short_by;
+            prop_assert_eq!(encode_within(&fields, time, delta, most_bytes, &mut out), short_by == 0);
+            let is_right = out == if short_by == 0 { expected } else { vec![1, 2, 3] };
+            prop_assert!(is_right);
         }
 
         #[test]

@@ -6,13 +6,28 @@ pub(super) const MAX_BYTES: usize = 10;
 /// How many bytes `value` takes.
 #[inline]
 pub(super) const fn length(value: u64) -> usize {
-    // Seven bits a byte, at least one byte.
-    ((64 - (value | 1).leading_zeros()) as usize).div_ceil(7)
+    // Seven bits a byte, at least one byte: a seventh, rounded up, without a division; exact up to 64 bits.
+    let bits = 64 - (value | 1).leading_zeros() as usize;
+    (bits * 9 + 64) / 64
 }
 
 /// Writes `value` to the front of `out`, which is long enough, and returns how many bytes it took.
 #[inline]
-pub(super) fn write(mut value: u64, out: &mut [u8]) -> usize {
+pub(super) fn write(value: u64, out: &mut [u8]) -> usize {
+    let bytes = value.to_le_bytes();
+    if value < 0x80 {
+        out[0] = bytes[0];
+        1
+    } else if value < 0x4000 {
+        let (high, low) = ((value >> 7).to_le_bytes()[0], bytes[0] | 0x80);
+        out[..2].copy_from_slice(&[low, high]);
+        2
+    } else {
+        write_long(value, out)
+    }
+}
+
+fn write_long(mut value: u64, out: &mut [u8]) -> usize {
     let mut count = 0;
     while value >= 0x80 {
         out[count] = value.to_le_bytes()[0] | 0x80;

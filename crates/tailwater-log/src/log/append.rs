@@ -1,26 +1,130 @@
 //! Appending: from a call to an offset.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::commit::Turn;
 use super::staging::{Need, Refusal, Staging};
-use super::{Appended, Inner, WhenFull};
-use crate::{Durability, Error, Offset, Result};
+use super::{Appended, Inner, NewRecord, Receipt, WhenFull};
+use crate::{Durability, Error, LogEpoch, Offset, OffsetRange, Result};
+
+/// The end of the offsets of records that were staged, and their epoch and durability; or that they were not.
+///
+/// Two words, which are returned in registers. What is returned through memory is put there in pieces of one size and taken
+/// in pieces of another, for which the processor waits longer than all of an append takes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Staged {
+    /// 0 if nothing was staged: no record's offset ends there.
+    end: u64,
+    terms: Terms,
+}
+
+/// The epoch and the durability of records, in one word.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Terms(u64);
+
+impl Terms {
+    #[inline]
+    pub(crate) fn new(epoch: LogEpoch, durability: Durability) -> Self {
+        Self(u64::from(epoch.get()) << 8 | durability as u64)
+    }
+
+    #[inline]
+    pub(crate) fn epoch(self) -> LogEpoch {
+        LogEpoch::new(u32::try_from(self.0 >> 8).unwrap_or(u32::MAX))
+    }
+
+    #[inline]
+    pub(crate) fn durability(self) -> Durability {
+        const BUFFERED: u64 = Durability::Buffered as u64;
+        const WRITTEN: u64 = Durability::Written as u64;
+        match self.0 & 0xff {
+            BUFFERED => Durability::Buffered,
+            WRITTEN => Durability::Written,
+            _ => Durability::Durable,
+        }
+    }
+}
+
+impl Staged {
+    #[inline]
+    pub(crate) fn nothing() -> Self {
+        Self { end: 0, terms: Terms(0) }
+    }
+
+    /// Records whose offsets end at `end`, in a log with this durability.
+    #[inline]
+    pub(crate) fn new(end: Offset, epoch: LogEpoch, configured: Durability) -> Self {
+        Self { end: end.get(), terms: Terms::new(epoch, configured) }
+    }
+
+    #[inline]
+    pub(crate) fn is_nothing(self) -> bool {
+        self.end == 0
+    }
+
+    /// The receipt for them: they are `count` records of `log`.
+    #[inline]
+    pub(crate) fn receipt(self, log: &Arc<Inner>, count: usize, durability: Option<Durability>) -> Receipt {
+        let offsets = OffsetRange { start: Offset::new(self.end - count as u64), end: Offset::new(self.end) };
+        let appended = Appended { offsets, epoch: self.terms.epoch() };
+        Receipt::new(log, appended, durability.unwrap_or(self.terms.durability()))
+    }
+}
 
 impl Inner {
-    /// Stages what `stage` makes, making room as long as it asks for it.
+    /// Stages what `stage` makes, making room as long as it asks for it. Returns, beside what it made, the durability that
+    /// the log is configured with.
+    #[inline]
     pub(crate) fn append_with(
         &self,
         when_full: WhenFull,
         mut stage: impl FnMut(&mut Staging) -> Result<Appended, Refusal>,
-    ) -> Result<Appended> {
-        let staged = stage(&mut self.staging());
+    ) -> Result<(Appended, Durability)> {
+        let (staged, configured) = {
+            let mut staging = self.staging();
+            (stage(&mut staging), staging.durability())
+        };
         let appended = match staged {
             Ok(appended) => appended,
             Err(refused) => self.append_after_making_room(when_full, refused, stage)?,
         };
-        self.write_if_awaited();
-        Ok(appended)
+        self.write_if_awaited(configured);
+        Ok((appended, configured))
+    }
+
+    /// Stages one record into the batch that is open, if there is one that takes it.
+    pub(crate) fn extend_open_batch(&self, record: &NewRecord<'_>) -> Staged {
+        let now = self.now();
+        let staged = self.staging().extend_open_batch(record, now);
+        if !staged.is_nothing() {
+            self.write_if_awaited(staged.terms.durability());
+        }
+        staged
+    }
+
+    /// Stages records, whatever has to be done first.
+    #[cold]
+    pub(crate) fn append_records(
+        &self,
+        records: &[NewRecord<'_>],
+        when_full: WhenFull,
+    ) -> Result<Staged, Box<Error>> {
+        let now = self.now();
+        let (appended, configured) = self.append_with(when_full, |staging| match records {
+            [record] => staging.append_one(record, now),
+            records => staging.append_batch(records, now),
+        })?;
+        Ok(Staged::new(appended.offsets.end, appended.epoch, configured))
+    }
+
+    /// Where readers see what is written, and one of them sleeps: writes at once instead of at the next interval.
+    #[inline]
+    fn write_if_awaited(&self, configured: Durability) {
+        if configured != Durability::Durable && self.listeners.is_any_armed() {
+            // The append is made, whatever comes of this: a full disk is tried again, any other failure is sticky.
+            let _ = self.write_staged(None);
+        }
     }
 
     #[cold]
@@ -83,14 +187,5 @@ impl Inner {
     fn staging_full(&self) -> Error {
         let staging = self.staging();
         Error::StagingFull { staged_bytes: staging.staged_bytes(), limit_bytes: staging.limit_bytes() }
-    }
-
-    /// Where readers see what is written, and one of them sleeps: writes at once instead of at the next interval.
-    #[inline]
-    fn write_if_awaited(&self) {
-        if self.listeners.is_any_armed() && self.config.load().durability != Durability::Durable {
-            // The append is made, whatever comes of this: a full disk is tried again, any other failure is sticky.
-            let _ = self.write_staged(None);
-        }
     }
 }

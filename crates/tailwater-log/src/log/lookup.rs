@@ -14,8 +14,10 @@ struct EpochStarts {
 }
 
 impl Inner {
-    /// The first visible offset whose append time is at or after `time`.
+    /// The first visible offset that may have been appended at or after `time`: what was appended then has at least this
+    /// time, less what the clock may have been behind.
     pub(crate) fn offset_for_time(&self, time: Timestamp) -> Result<Option<Offset>> {
+        let time = time.saturating_sub_ms(self.clock.behind_ms());
         let end = self.visible_end(FetchIsolation::Visible);
         let start = self.ends.start();
         let segments = self.segments.load_full();

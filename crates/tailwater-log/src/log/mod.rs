@@ -25,6 +25,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use append::Staged;
 pub(crate) use checkpoint_file::{CHECKPOINT_NAME, CheckpointFile, FoundCheckpoint, ScanPoint};
 pub(crate) use fetch::kind_of;
 pub use fetch::{FetchHint, Fetched, FetchedBatch, Record};
@@ -187,7 +188,7 @@ impl Log {
     /// [`Error::InvalidConfig`] names the field that is out of its bounds; nothing is changed then.
     pub fn set_config(&self, config: LogConfig) -> Result<()> {
         config.validate()?;
-        self.inner.staging().set_limits(config.staging_bytes, u64::from(config.segment_bytes));
+        self.inner.staging().set_config(&config);
         self.inner.config.store(Arc::new(config));
         // What was invisible may be visible now.
         self.inner.listeners.notify_all();
@@ -206,16 +207,21 @@ impl Log {
     /// - [`Error::StagingFull`] if there was no room, with [`WhenFull::Wait`] for `max_block_ms`.
     /// - [`Error::DiskFull`] if no space could be reserved.
     /// - [`Error::Failed`], [`Error::Closed`], [`Error::ReadOnly`], [`Error::Corrupt`].
+    #[inline(always)]
     pub fn append(
         &self,
         records: &[NewRecord<'_>],
         durability: Option<Durability>,
         when_full: WhenFull,
     ) -> Result<Receipt> {
-        self.append_staged(durability, when_full, |staging, now, max_batch_bytes| match records {
-            [record] => staging.append_one(record, now, max_batch_bytes),
-            records => staging.append_batch(records, now, max_batch_bytes),
-        })
+        let mut staged = match records {
+            [record] => self.inner.extend_open_batch(record),
+            _ => Staged::nothing(),
+        };
+        if staged.is_nothing() {
+            staged = self.inner.append_records(records, when_full).map_err(|error| *error)?;
+        }
+        Ok(staged.receipt(&self.inner, records.len(), durability))
     }
 
     /// As [`Log::append`], if the log end offset is `expected_end`: a compare-and-append.
@@ -230,12 +236,12 @@ impl Log {
         durability: Option<Durability>,
         when_full: WhenFull,
     ) -> Result<Receipt> {
-        self.append_staged(durability, when_full, |staging, now, max_batch_bytes| {
+        self.append_staged(durability, when_full, |staging, now| {
             let log_end_offset = staging.next_offset();
             if log_end_offset != expected_end {
                 return Err(Error::UnexpectedEnd { expected: expected_end, log_end_offset }.into());
             }
-            staging.append_batch(records, now, max_batch_bytes)
+            staging.append_batch(records, now)
         })
     }
 
@@ -250,9 +256,7 @@ impl Log {
         durability: Option<Durability>,
         when_full: WhenFull,
     ) -> Result<Receipt> {
-        self.append_staged(durability, when_full, |staging, now, max_batch_bytes| {
-            staging.append_opaque(batch, now, max_batch_bytes)
-        })
+        self.append_staged(durability, when_full, |staging, now| staging.append_opaque(batch, now))
     }
 
     /// For a task whose append answered [`Error::StagingFull`]: `Ready` when there may be room again. The task is woken
@@ -416,7 +420,8 @@ impl Log {
         self.inner.fetch(from, limits, isolation, hint)
     }
 
-    /// The first visible offset that was appended at or after `time`, or `None` if there is none.
+    /// The first visible offset that was appended at or after `time`, or `None` if there is none. It never comes too late;
+    /// by what the clock may be behind ([`Clock::behind_ms`](crate::Clock::behind_ms)) and the records that share its batch, it may come early.
     ///
     /// # Errors
     ///
@@ -529,22 +534,22 @@ impl Log {
         self.inner.close()
     }
 
-    /// Stages what `stage` makes, at one time and under one limit however often it is asked.
+    /// Stages what `stage` makes, at one time however often it is asked.
     #[inline]
     fn append_staged(
         &self,
         durability: Option<Durability>,
         when_full: WhenFull,
-        stage: impl Fn(&mut Staging, Timestamp, u32) -> Result<Appended, Refusal>,
+        stage: impl Fn(&mut Staging, Timestamp) -> Result<Appended, Refusal>,
     ) -> Result<Receipt> {
-        let (now, config) = (self.inner.now(), self.inner.config.load());
-        let appended =
-            self.inner.append_with(when_full, |staging| stage(staging, now, config.max_batch_bytes))?;
-        Ok(self.receipt(appended, durability.unwrap_or(config.durability)))
+        let now = self.inner.now();
+        let (appended, configured) = self.inner.append_with(when_full, |staging| stage(staging, now))?;
+        Ok(self.receipt(appended, durability.unwrap_or(configured)))
     }
 
+    #[inline]
     fn receipt(&self, appended: Appended, durability: Durability) -> Receipt {
-        Receipt::new(Arc::clone(&self.inner), appended, durability)
+        Receipt::new(&self.inner, appended, durability)
     }
 }
 
@@ -556,6 +561,7 @@ impl From<Inner> for Log {
 
 const _: () = {
     const fn is_shared<T: Clone + Send + Sync + 'static>() {}
+    assert!(size_of::<Receipt>() < size_of::<Error>());
     is_shared::<Log>();
     is_shared::<Fetched>();
 };

@@ -137,7 +137,7 @@ impl Inner {
             roll_at: u64::from(config.segment_bytes),
         };
         let earliest = Timestamp::from_millis(i64::MIN);
-        let mut staging = Staging::new(opened.end, opened.epoch, nowhere, config.staging_bytes, earliest);
+        let mut staging = Staging::new(opened.end, opened.epoch, nowhere, &config, earliest);
         let writer = match opened.active {
             None => {
                 staging.stop(opened.report.corruption.clone().unwrap_or(Error::ReadOnly));
@@ -167,13 +167,7 @@ impl Inner {
                     last_write: None,
                 };
                 let place = writer.staging_place(&config);
-                staging = Staging::new(
-                    opened.end,
-                    opened.epoch,
-                    place,
-                    config.staging_bytes,
-                    parts.latest_append_time,
-                );
+                staging = Staging::new(opened.end, opened.epoch, place, &config, parts.latest_append_time);
                 Some(Slot::new(writer))
             }
         };

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use super::append::Terms;
 use super::commit::Turn;
 use super::{Appended, Inner};
-use crate::{Durability, Result};
+use crate::{Durability, Offset, OffsetRange, Result};
 
 /// Completion of an append: [`wait`](Receipt::wait) for it on a thread, or `.await` it in a task.
 ///
@@ -17,20 +18,31 @@ use crate::{Durability, Result};
 #[derive(Debug)]
 #[must_use = "an append is acknowledged only when its receipt completes"]
 pub struct Receipt {
-    log: Arc<Inner>,
-    appended: Appended,
-    durability: Durability,
+    /// Whole words: a receipt that is taken apart byte by byte costs more than the append.
+    start: Offset,
+    end: Offset,
+    terms: Terms,
+    /// The log that has to do something for it: none if it is `Buffered`, which is complete from the start.
+    log: Option<Arc<Inner>>,
 }
 
 impl Receipt {
-    pub(crate) fn new(log: Arc<Inner>, appended: Appended, durability: Durability) -> Self {
-        Self { log, appended, durability }
+    #[inline]
+    pub(crate) fn new(log: &Arc<Inner>, appended: Appended, durability: Durability) -> Self {
+        let log = (durability != Durability::Buffered).then(|| Arc::clone(log));
+        let Appended { offsets: OffsetRange { start, end }, epoch } = appended;
+        Self { start, end, terms: Terms::new(epoch, durability), log }
+    }
+
+    #[inline]
+    fn appended(&self) -> Appended {
+        Appended { offsets: OffsetRange { start: self.start, end: self.end }, epoch: self.terms.epoch() }
     }
 
     /// What the receipt will say the records have reached.
     #[must_use]
     pub fn durability(&self) -> Durability {
-        self.durability
+        self.terms.durability()
     }
 
     /// Blocks until the records are as durable as was asked for.
@@ -40,8 +52,17 @@ impl Receipt {
     /// - [`Error::Failed`](crate::Error::Failed), or the error itself, if a write or sync failed: whether the records are on disk is unknown.
     /// - [`Error::DiskFull`](crate::Error::DiskFull) if they could not be written yet; they stay staged, and a later write may succeed.
     /// - [`Error::Truncated`](crate::Error::Truncated) if `truncate_to` removed them first.
+    #[inline]
     pub fn wait(self) -> Result<Appended> {
-        match self.log.wait_for(self.appended, self.durability, None) {
+        match self.log {
+            None => Ok(self.appended()),
+            Some(_) => self.wait_for_log(),
+        }
+    }
+
+    fn wait_for_log(self) -> Result<Appended> {
+        let Some(log) = &self.log else { return Ok(self.appended()) };
+        match log.wait_for(self.appended(), self.terms.durability(), None) {
             Some(outcome) => outcome,
             None => unreachable!("waiting without a deadline ends only with an outcome"),
         }
@@ -54,8 +75,8 @@ impl Receipt {
     ///
     /// As [`wait`](Receipt::wait).
     pub fn wait_timeout(&mut self, wait: Duration) -> Option<Result<Appended>> {
-        let deadline = Instant::now().checked_add(wait);
-        self.log.wait_for(self.appended, self.durability, deadline)
+        let Some(log) = &self.log else { return Some(Ok(self.appended())) };
+        log.wait_for(self.appended(), self.terms.durability(), Instant::now().checked_add(wait))
     }
 
     /// The outcome, if it is known. Does no work and does not block.
@@ -64,7 +85,10 @@ impl Receipt {
     ///
     /// As [`wait`](Receipt::wait).
     pub fn try_get(&mut self) -> Option<Result<Appended>> {
-        self.log.outcome(self.appended, self.durability)
+        match &self.log {
+            Some(log) => log.outcome(self.appended(), self.terms.durability()),
+            None => Some(Ok(self.appended())),
+        }
     }
 }
 
@@ -72,18 +96,19 @@ impl Future for Receipt {
     type Output = Result<Appended>;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        if let Some(outcome) = self.log.outcome(self.appended, self.durability) {
+        let Some(log) = &self.log else { return Poll::Ready(Ok(self.appended())) };
+        if let Some(outcome) = log.outcome(self.appended(), self.terms.durability()) {
             return Poll::Ready(outcome);
         }
-        self.log.commit.register(context);
-        if self.durability == Durability::Written {
+        log.commit.register(context);
+        if self.terms.durability() == Durability::Written {
             // Only the page cache is written to, and only if no other thread is at it: that does not hold the task up.
-            if let Err(error) = self.log.write_staged(Some(Instant::now())) {
+            if let Err(error) = log.write_staged(Some(Instant::now())) {
                 return Poll::Ready(Err(error));
             }
         }
         // What was published between the look and the registration has woken nobody: look again.
-        match self.log.outcome(self.appended, self.durability) {
+        match log.outcome(self.appended(), self.terms.durability()) {
             Some(outcome) => Poll::Ready(outcome),
             None => Poll::Pending,
         }

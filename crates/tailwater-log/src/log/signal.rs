@@ -11,7 +11,7 @@ use std::time::Instant;
 use arc_swap::ArcSwap;
 
 use super::{FetchIsolation, Inner};
-use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
+use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
 use crate::sync::{Condvar, Mutex, MutexGuard};
 
 /// Something that sleeps until one of several logs has news.
@@ -131,6 +131,8 @@ impl Signal {
 /// The signals of those who read a log.
 #[derive(Debug, Default)]
 pub(crate) struct Listeners {
+    /// How many there are, so that appends and writes that nobody reads look at nothing else.
+    count: AtomicUsize,
     list: ArcSwap<Vec<Listener>>,
     next_id: AtomicU64,
 }
@@ -145,6 +147,8 @@ struct Listener {
 impl Listeners {
     pub(crate) fn add(&self, signal: &Arc<Signal>, isolation: FetchIsolation) -> u64 {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+        // Before it can be armed, as everything that it will look at is published before this is looked at.
+        self.count.fetch_add(1, Ordering::SeqCst);
         self.list.rcu(|list| {
             let mut list = Vec::clone(list);
             list.push(Listener { id, isolation, signal: Arc::clone(signal) });
@@ -155,15 +159,26 @@ impl Listeners {
 
     fn remove(&self, id: u64) {
         self.list.rcu(|list| list.iter().filter(|listener| listener.id != id).cloned().collect::<Vec<_>>());
+        self.count.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    #[inline]
+    fn is_any(&self) -> bool {
+        self.count.load(Ordering::SeqCst) > 0
     }
 
     /// Whether somebody sleeps, or is about to, that records up to the log end would wake.
+    #[inline]
     pub(crate) fn is_any_armed(&self) -> bool {
-        self.list.load().iter().any(|listener| listener.signal.is_armed())
+        self.is_any() && self.list.load().iter().any(|listener| listener.signal.is_armed())
     }
 
     /// Wakes the armed signals of those who see what was just published.
     pub(crate) fn notify(&self, is_for: impl Fn(FetchIsolation) -> bool) {
+        fence(Ordering::SeqCst);
+        if !self.is_any() {
+            return;
+        }
         for listener in self.list.load().iter() {
             if is_for(listener.isolation) {
                 listener.signal.wake_if_armed();

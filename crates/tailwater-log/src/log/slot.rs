@@ -12,30 +12,44 @@ use crate::sync::{Condvar, Mutex, MutexGuard};
 /// The place of one value.
 #[derive(Debug)]
 pub(crate) struct Slot<T> {
-    value: Mutex<Option<Box<T>>>,
+    place: Mutex<Place<T>>,
     returned: Condvar,
+}
+
+#[derive(Debug)]
+struct Place<T> {
+    value: Option<Box<T>>,
+    /// How many threads sleep until the value is back: waking nobody is a system call too.
+    waiting: u32,
 }
 
 impl<T> Slot<T> {
     pub(crate) fn new(value: T) -> Self {
-        Self { value: Mutex::new(Some(Box::new(value))), returned: Condvar::new() }
+        let place = Place { value: Some(Box::new(value)), waiting: 0 };
+        Self { place: Mutex::new(place), returned: Condvar::new() }
     }
 
     /// Takes the value, waiting for it until `deadline` (for ever without one). `None` if the deadline passed.
     pub(crate) fn take_until(&self, deadline: Option<Instant>) -> Option<Taken<'_, T>> {
         let mut place = self.lock();
         loop {
-            if let Some(value) = place.take() {
+            if let Some(value) = place.value.take() {
                 return Some(Taken { slot: self, value: Some(value) });
             }
-            place = match deadline {
-                None => self.returned.wait(place).unwrap_or_else(PoisonError::into_inner),
+            let left = match deadline {
+                None => None,
                 Some(deadline) => {
-                    let left =
-                        deadline.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())?;
+                    Some(deadline.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())?)
+                }
+            };
+            place.waiting += 1;
+            place = match left {
+                None => self.returned.wait(place).unwrap_or_else(PoisonError::into_inner),
+                Some(left) => {
                     self.returned.wait_timeout(place, left).unwrap_or_else(PoisonError::into_inner).0
                 }
-            }
+            };
+            place.waiting -= 1;
         }
     }
 
@@ -44,9 +58,9 @@ impl<T> Slot<T> {
         self.take_until(None).expect("waiting without a deadline ends only with the value")
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<Box<T>>> {
-        // The mutex guards one `Option`, which no panic can leave half-changed.
-        self.value.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Place<T>> {
+        // No panic comes between the changes to what the mutex guards.
+        self.place.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -73,8 +87,13 @@ impl<T> DerefMut for Taken<'_, T> {
 
 impl<T> Drop for Taken<'_, T> {
     fn drop(&mut self) {
-        *self.slot.lock() = self.value.take();
-        self.slot.returned.notify_one();
+        let mut place = self.slot.lock();
+        place.value = self.value.take();
+        let is_awaited = place.waiting > 0;
+        drop(place);
+        if is_awaited {
+            self.slot.returned.notify_one();
+        }
     }
 }
 

@@ -7,11 +7,13 @@
 
 use crate::error::InvalidBatch;
 use crate::format::{
-    self, ALIGNMENT_BYTES, BATCH_HEADER_BYTES, BatchAttributes, BatchHeader, BatchPlace, RecordFields,
+    self, ALIGNMENT, ALIGNMENT_BYTES, BATCH_HEADER_BYTES, BatchAttributes, BatchHeader, BatchPlace,
+    RecordFields,
 };
 use crate::limits::{KIB, MAX_BATCH_OFFSETS};
-use crate::{Error, FilePosition, LogEpoch, Offset, OffsetRange, Result, Timestamp};
+use crate::{Durability, Error, FilePosition, LogConfig, LogEpoch, Offset, OffsetRange, Result, Timestamp};
 
+use super::append::Staged;
 use super::{Appended, NewRecord, OpaqueBatch};
 
 /// Size at which an open batch takes no more records, in bytes. Large enough that a header costs 2 percent of it, small
@@ -86,6 +88,8 @@ pub(crate) struct Staging {
     spare: Option<StagedBuffer>,
     /// The last batch of the buffer takes more records.
     has_open_batch: bool,
+    /// Where in the buffer the open batch may end at most; 0 where it takes nothing more, or there is none.
+    open_end: usize,
     next_offset: Offset,
     epoch: LogEpoch,
     /// No batch may end past this position of the active segment: beyond it nothing is allocated.
@@ -93,6 +97,8 @@ pub(crate) struct Staging {
     /// No batch but the first of its segment may end past this position.
     roll_at: u64,
     limit_bytes: usize,
+    max_batch_bytes: usize,
+    durability: Durability,
     /// Append times never decrease, whatever the clock does.
     latest_append_time: Timestamp,
     /// Why nothing more is taken.
@@ -112,18 +118,21 @@ impl Staging {
         next_offset: Offset,
         epoch: LogEpoch,
         place: StagingPlace,
-        limit_bytes: u32,
+        config: &LogConfig,
         latest_append_time: Timestamp,
     ) -> Self {
         Self {
             buffer: StagedBuffer { position: place.position, ..StagedBuffer::default() },
             spare: None,
             has_open_batch: false,
+            open_end: 0,
             next_offset,
             epoch,
             room_end: place.room_end,
             roll_at: place.roll_at,
-            limit_bytes: limit_bytes as usize,
+            limit_bytes: config.staging_bytes as usize,
+            max_batch_bytes: config.max_batch_bytes as usize,
+            durability: config.durability,
             latest_append_time,
             stopped: None,
         }
@@ -163,13 +172,22 @@ impl Staging {
         self.buffer.position.plus(format::aligned(self.buffer.bytes.len() as u64))
     }
 
-    pub(crate) fn set_room_end(&mut self, room_end: u64) {
-        self.room_end = room_end;
+    /// The durability that the log is configured with.
+    pub(crate) fn durability(&self) -> Durability {
+        self.durability
     }
 
-    pub(crate) fn set_limits(&mut self, limit_bytes: u32, roll_at: u64) {
-        self.limit_bytes = limit_bytes as usize;
-        self.roll_at = roll_at;
+    pub(crate) fn set_room_end(&mut self, room_end: u64) {
+        self.room_end = room_end;
+        self.limit_open_batch();
+    }
+
+    pub(crate) fn set_config(&mut self, config: &LogConfig) {
+        self.limit_bytes = config.staging_bytes as usize;
+        self.max_batch_bytes = config.max_batch_bytes as usize;
+        self.durability = config.durability;
+        self.roll_at = u64::from(config.segment_bytes);
+        self.limit_open_batch();
     }
 
     pub(crate) fn stopped(&self) -> Option<&Error> {
@@ -179,6 +197,7 @@ impl Staging {
     /// Takes nothing more; the first reason given stays.
     pub(crate) fn stop(&mut self, reason: Error) {
         self.stopped.get_or_insert(reason);
+        self.limit_open_batch();
     }
 
     /// Begins to stage for another segment (or another history). Nothing may be staged.
@@ -211,61 +230,50 @@ impl Staging {
     }
 
     /// Stages one record, into the open batch if there is one that takes it.
-    #[inline]
-    pub(crate) fn append_one(
-        &mut self,
-        record: &NewRecord<'_>,
-        now: Timestamp,
-        max_batch_bytes: u32,
-    ) -> Result<Appended, Refusal> {
-        if self.has_open_batch
-            && self.stopped.is_none()
-            && let Some(appended) = self.extend_open_batch(record, now, max_batch_bytes)
-        {
-            return Ok(appended);
+    pub(crate) fn append_one(&mut self, record: &NewRecord<'_>, now: Timestamp) -> Result<Appended, Refusal> {
+        let start = self.next_offset;
+        if self.extend_open_batch(record, now).is_nothing() {
+            return self.open_batch(record, now);
         }
-        let appended = self.append_batch(std::slice::from_ref(record), now, max_batch_bytes)?;
-        self.has_open_batch = true;
-        Ok(appended)
+        let offsets = OffsetRange { start, end: self.next_offset };
+        Ok(Appended { offsets, epoch: self.epoch })
     }
 
-    /// Puts a record into the open batch, or answers `None` if it does not fit there.
-    #[inline]
-    fn extend_open_batch(
-        &mut self,
-        record: &NewRecord<'_>,
-        now: Timestamp,
-        max_batch_bytes: u32,
-    ) -> Option<Appended> {
-        let length = self.buffer.bytes.len();
-        let batch = self.buffer.batches.last_mut()?;
-        let created = record.created_at.unwrap_or(now);
-        let time_delta = created.as_millis().wrapping_sub(batch.header.base_create_time.as_millis());
-        let offset_delta = batch.header.last_offset_delta + 1;
-        let fields = fields(record);
-        let size = format::encoded_bytes(&fields, time_delta, offset_delta);
-        let end = length + size;
-        if end - batch.start > OPEN_BATCH_BYTES.min(max_batch_bytes as usize)
-            || end > self.limit_bytes
-            || self.buffer.position.get() + format::aligned(end as u64) > self.room_end.min(self.roll_at)
-        {
-            return None;
+    /// Puts a record into the open batch, if there is one and the record fits.
+    #[inline(always)]
+    pub(crate) fn extend_open_batch(&mut self, record: &NewRecord<'_>, now: Timestamp) -> Staged {
+        if self.open_end == 0 {
+            return Staged::nothing();
         }
-        let next_offset = self.next_offset.checked_add(1)?;
-        format::encode(&fields, time_delta, offset_delta, &mut self.buffer.bytes);
+        let (Some(next_offset), Some(batch)) =
+            (self.next_offset.checked_add(1), self.buffer.batches.last_mut())
+        else {
+            return Staged::nothing();
+        };
         let header = &mut batch.header;
+        let created = record.created_at.unwrap_or(now);
+        let time_delta = created.as_millis().wrapping_sub(header.base_create_time.as_millis());
+        let offset_delta = header.last_offset_delta + 1;
+        let bytes = &mut self.buffer.bytes;
+        if !format::encode_within(&fields(record), time_delta, offset_delta, self.open_end, bytes) {
+            return Staged::nothing();
+        }
         header.last_offset_delta = offset_delta;
         header.record_count += 1;
         header.max_create_time = header.max_create_time.max(created);
         // The batch's time is that of its newest record: a reader who asks for a time then misses none.
         self.latest_append_time = self.latest_append_time.max(now);
         header.append_time = self.latest_append_time;
-        let appended = Appended {
-            offsets: OffsetRange { start: self.next_offset, end: next_offset },
-            epoch: self.epoch,
-        };
         self.next_offset = next_offset;
-        Some(appended)
+        Staged::new(next_offset, self.epoch, self.durability)
+    }
+
+    /// Stages one record as a batch that takes more.
+    fn open_batch(&mut self, record: &NewRecord<'_>, now: Timestamp) -> Result<Appended, Refusal> {
+        let appended = self.append_batch(std::slice::from_ref(record), now)?;
+        self.has_open_batch = true;
+        self.limit_open_batch();
+        Ok(appended)
     }
 
     /// Stages the records as a batch of their own: all of them or none.
@@ -273,33 +281,33 @@ impl Staging {
         &mut self,
         records: &[NewRecord<'_>],
         now: Timestamp,
-        max_batch_bytes: u32,
     ) -> Result<Appended, Refusal> {
         let Some(first) = records.first() else {
             return Err(Error::InvalidBatch { reason: InvalidBatch::Empty }.into());
         };
         let last_offset_delta = delta_of_last(records.len())?;
-        let base_create_time = first.created_at.unwrap_or(now);
-        let time_delta = |record: &NewRecord<'_>| {
-            record.created_at.unwrap_or(now).as_millis().wrapping_sub(base_create_time.as_millis())
-        };
-        let size = records.iter().zip(0..).fold(BATCH_HEADER_BYTES as u64, |size, (record, delta)| {
-            size + format::encoded_bytes(&fields(record), time_delta(record), delta) as u64
-        });
+        let base = first.created_at.unwrap_or(now);
+        let created = |record: &NewRecord<'_>| record.created_at.unwrap_or(now);
+        let time_delta = |record: &NewRecord<'_>| created(record).as_millis().wrapping_sub(base.as_millis());
         let header = BatchHeader {
             record_count: last_offset_delta + 1,
-            base_create_time,
-            max_create_time: records
-                .iter()
-                .map(|record| record.created_at.unwrap_or(now))
-                .fold(base_create_time, Ord::max),
+            base_create_time: base,
+            max_create_time: records.iter().map(created).fold(base, Ord::max),
             ..self.blank_header(last_offset_delta)
         };
-        self.stage(header, size, now, max_batch_bytes, |bytes| {
-            for (record, delta) in records.iter().zip(0..) {
-                format::encode(&fields(record), time_delta(record), delta, bytes);
-            }
-        })
+        let write_body = |end: usize, bytes: &mut Vec<u8>| {
+            let mut records = records.iter().zip(0..);
+            records.all(|(record, delta)| {
+                format::encode_within(&fields(record), time_delta(record), delta, end, bytes)
+            })
+        };
+        let body_bytes = || {
+            let sizes = records.iter().zip(0..);
+            let sizes = sizes
+                .map(|(record, delta)| format::encoded_bytes(&fields(record), time_delta(record), delta));
+            sizes.fold(0, |sum, size| sum + size as u64)
+        };
+        self.stage(header, now, write_body, body_bytes)
     }
 
     /// Stages a body that Tailwater does not look into.
@@ -307,7 +315,6 @@ impl Staging {
         &mut self,
         batch: &OpaqueBatch<'_>,
         now: Timestamp,
-        max_batch_bytes: u32,
     ) -> Result<Appended, Refusal> {
         let last_offset_delta = delta_of_last(batch.offset_count as usize)?;
         let created = batch.created_at.unwrap_or(now);
@@ -318,8 +325,14 @@ impl Staging {
             max_create_time: created,
             ..self.blank_header(last_offset_delta)
         };
-        let size = (BATCH_HEADER_BYTES + batch.body.len()) as u64;
-        self.stage(header, size, now, max_batch_bytes, |bytes| bytes.extend_from_slice(batch.body))
+        let write_body = |end: usize, bytes: &mut Vec<u8>| {
+            let fits = batch.body.len() <= end.saturating_sub(bytes.len());
+            if fits {
+                bytes.extend_from_slice(batch.body);
+            }
+            fits
+        };
+        self.stage(header, now, write_body, || batch.body.len() as u64)
     }
 
     fn blank_header(&self, last_offset_delta: u32) -> BatchHeader {
@@ -340,53 +353,85 @@ impl Staging {
         }
     }
 
-    /// Admits a batch of `size` bytes, header included, and lets `write_body` append its body.
+    /// Stages a batch whose body `write_body` appends to the buffer, unless the buffer would end behind the place that it
+    /// is given. `body_bytes` tells how long the body is, where that has to be known beforehand.
     fn stage(
         &mut self,
         mut header: BatchHeader,
-        size: u64,
         now: Timestamp,
-        max_batch_bytes: u32,
-        write_body: impl FnOnce(&mut Vec<u8>),
+        write_body: impl FnOnce(usize, &mut Vec<u8>) -> bool,
+        body_bytes: impl FnOnce() -> u64,
     ) -> Result<Appended, Refusal> {
         if let Some(reason) = &self.stopped {
             return Err(reason.clone().into());
-        }
-        if size > u64::from(max_batch_bytes) {
-            return Err(Error::BatchTooLarge { size_bytes: size, max_bytes: max_batch_bytes }.into());
-        }
-        let start = format::aligned(self.buffer.bytes.len() as u64);
-        let end = start + format::aligned(size);
-        if start > 0 && end > self.limit_bytes as u64 {
-            return Err(Refusal::Need(Need::Drain));
-        }
-        let first_position = self.buffer.position.get() + start;
-        let end_position = self.buffer.position.get() + end;
-        let is_first_of_segment = first_position == format::SEGMENT_DATA_START.get();
-        if end_position > self.room_end || (end_position > self.roll_at && !is_first_of_segment) {
-            return Err(Refusal::Need(Need::Space { batch_bytes: size }));
         }
         let Some(next_offset) = self.next_offset.checked_add(u64::from(header.last_offset_delta) + 1) else {
             return Err(Error::Exhausted { what: "offsets" }.into());
         };
         self.close_batch();
         let start = self.buffer.bytes.len();
+        let end = self.end_of_batch_at_most(start);
+        let fits = end >= start + BATCH_HEADER_BYTES && {
+            self.buffer.bytes.extend_from_slice(&[0; BATCH_HEADER_BYTES]);
+            write_body(end, &mut self.buffer.bytes)
+        };
+        if !fits {
+            self.buffer.bytes.truncate(start);
+            return Err(self.refusal(BATCH_HEADER_BYTES as u64 + body_bytes()));
+        }
         self.latest_append_time = self.latest_append_time.max(now);
         header.append_time = self.latest_append_time;
-        self.buffer.bytes.resize(start + BATCH_HEADER_BYTES, 0);
-        write_body(&mut self.buffer.bytes);
         header.length_bytes = batch_length(&self.buffer.bytes, start);
-        debug_assert_eq!(u64::from(header.length_bytes), size, "a batch is as long as was admitted");
         if self.buffer.batches.is_empty() {
             self.buffer.since = now;
         }
         self.buffer.batches.push(StagedBatch { start, header });
-        let appended = Appended {
-            offsets: OffsetRange { start: self.next_offset, end: next_offset },
-            epoch: self.epoch,
-        };
+        let offsets = OffsetRange { start: self.next_offset, end: next_offset };
         self.next_offset = next_offset;
-        Ok(appended)
+        Ok(Appended { offsets, epoch: self.epoch })
+    }
+
+    /// Where in the buffer a batch that begins at `start` may end at most.
+    fn end_of_batch_at_most(&self, start: usize) -> usize {
+        let position = self.buffer.position.get();
+        let room_end = match position + start as u64 == format::SEGMENT_DATA_START.get() {
+            true => self.room_end,
+            false => self.room_end.min(self.roll_at),
+        };
+        // The next batch may begin only at an aligned place, which is within these too.
+        let room = room_end.saturating_sub(position) / ALIGNMENT * ALIGNMENT;
+        let staged = match start {
+            0 => usize::MAX,
+            _ => self.limit_bytes / ALIGNMENT_BYTES * ALIGNMENT_BYTES,
+        };
+        usize::try_from(room).unwrap_or(usize::MAX).min(staged).min(start + self.max_batch_bytes)
+    }
+
+    /// Why a batch of `size` bytes, header included, does not fit.
+    #[cold]
+    fn refusal(&self, size: u64) -> Refusal {
+        if size > self.max_batch_bytes as u64 {
+            let max_bytes = u32::try_from(self.max_batch_bytes).unwrap_or(u32::MAX);
+            return Error::BatchTooLarge { size_bytes: size, max_bytes }.into();
+        }
+        let start = self.buffer.bytes.len() as u64;
+        if start > 0 && start + format::aligned(size) > self.limit_bytes as u64 {
+            return Refusal::Need(Need::Drain);
+        }
+        Refusal::Need(Need::Space { batch_bytes: size })
+    }
+
+    /// Notes where the open batch may end, if there is one.
+    fn limit_open_batch(&mut self) {
+        self.open_end = match self.buffer.batches.last() {
+            Some(batch) if self.has_open_batch && self.stopped.is_none() => {
+                let room = self.room_end.min(self.roll_at).saturating_sub(self.buffer.position.get());
+                let room = usize::try_from(room / ALIGNMENT * ALIGNMENT).unwrap_or(usize::MAX);
+                let batch = batch.start + OPEN_BATCH_BYTES.min(self.max_batch_bytes);
+                batch.min(self.limit_bytes).min(room)
+            }
+            _ => 0,
+        };
     }
 
     /// Closes the open batch, and pads the buffer to where the next batch may begin.
@@ -396,6 +441,7 @@ impl Staging {
             batch.header.length_bytes = batch_length(bytes, batch.start);
         }
         self.has_open_batch = false;
+        self.open_end = 0;
         bytes.resize(bytes.len().next_multiple_of(ALIGNMENT_BYTES), 0);
     }
 }
