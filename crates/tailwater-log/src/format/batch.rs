@@ -6,6 +6,9 @@ use crate::error::UnsupportedFeature;
 use crate::limits::{MAX_BATCH_BYTES, MAX_BATCH_OFFSETS};
 use crate::{FilePosition, LogEpoch, Offset, OffsetRange, Timestamp};
 
+/// Size of the salt and the position that a header's checksum begins with, in bytes.
+const SEED_BYTES: usize = 2 * size_of::<u64>();
+
 const LENGTH_AT: usize = 0;
 const HEADER_CRC_AT: usize = LENGTH_AT + size_of::<u32>();
 const BODY_CRC_AT: usize = HEADER_CRC_AT + size_of::<u32>();
@@ -62,12 +65,18 @@ pub struct BatchPlace {
 impl BatchPlace {
     /// A checksum that has taken in the salt and the position.
     pub(super) fn hasher(&self) -> crc32fast::Hasher {
-        let mut seed = [0; 16];
+        let mut hasher = crc32fast::Hasher::new();
+        hasher.update(&self.seed());
+        hasher
+    }
+
+    /// The salt and the position, which a checksum takes in first.
+    #[inline]
+    fn seed(&self) -> [u8; SEED_BYTES] {
+        let mut seed = [0; SEED_BYTES];
         LittleEndian::write_u64(&mut seed[..8], self.salt);
         LittleEndian::write_u64(&mut seed[8..], self.position.get());
-        let mut hasher = crc32fast::Hasher::new();
-        hasher.update(&seed);
-        hasher
+        seed
     }
 }
 
@@ -394,10 +403,14 @@ impl BatchHeader {
 
 /// The checksum of a header (all of it but the checksum itself) at `place`.
 fn checksum(header: &[u8], place: BatchPlace) -> u32 {
-    let mut hasher = place.hasher();
-    hasher.update(&header[..HEADER_CRC_AT]);
-    hasher.update(&header[BODY_CRC_AT..]);
-    hasher.finalize()
+    // In one piece: three short ones take twice as long.
+    let mut bytes = [0; SEED_BYTES + BATCH_HEADER_BYTES + PRODUCER_EXTENSION_BYTES - size_of::<u32>()];
+    bytes[..SEED_BYTES].copy_from_slice(&place.seed());
+    let (before, after) = (&header[..HEADER_CRC_AT], &header[BODY_CRC_AT..]);
+    let after_at = SEED_BYTES + before.len();
+    bytes[SEED_BYTES..after_at].copy_from_slice(before);
+    bytes[after_at..after_at + after.len()].copy_from_slice(after);
+    crc32fast::hash(&bytes[..after_at + after.len()])
 }
 
 /// Checks `body` against the checksum in its header.

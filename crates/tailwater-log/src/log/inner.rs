@@ -32,6 +32,8 @@ pub(crate) struct Inner {
     pub(crate) directory: PathBuf,
     pub(crate) identity: PartitionIdentity,
     pub(crate) config: ArcSwap<LogConfig>,
+    /// Whether readers see what is durable only: the configuration says so. Here for those who ask at every write or read.
+    pub(crate) shows_durable: AtomicBool,
     pub(crate) clock: Arc<dyn Clock>,
     /// Released when the log is closed.
     pub(crate) lock: Mutex<Option<Arc<DirectoryLock>>>,
@@ -129,7 +131,7 @@ impl Inner {
 
     /// Publishes what was written and tells those who read it.
     pub(crate) fn publish_written(&self, written: Offset) {
-        let is_visible = self.config.load().durability != Durability::Durable;
+        let is_visible = !self.shows_durable_only();
         let wake = || self.listeners.notify(|isolation| is_visible || isolation == FetchIsolation::LogEnd);
         if is_planted(Mistake::WakeBeforePublishing) {
             wake();
@@ -145,16 +147,20 @@ impl Inner {
     pub(crate) fn publish_durable(&self, durable: Offset) {
         self.ends.set_durable(durable);
         self.commit.note_durable(durable);
-        if self.config.load().durability == Durability::Durable {
+        if self.shows_durable_only() {
             self.listeners.notify(|isolation| isolation == FetchIsolation::Visible);
         }
+    }
+
+    #[inline]
+    pub(crate) fn shows_durable_only(&self) -> bool {
+        self.shows_durable.load(Ordering::SeqCst)
     }
 
     pub(crate) fn visible_end(&self, isolation: FetchIsolation) -> Offset {
         match isolation {
             FetchIsolation::Visible
-                if self.config.load().durability == Durability::Durable
-                    && !is_planted(Mistake::ShowWhatIsWritten) =>
+                if self.shows_durable_only() && !is_planted(Mistake::ShowWhatIsWritten) =>
             {
                 self.ends.durable()
             }

@@ -189,6 +189,7 @@ impl Log {
     pub fn set_config(&self, config: LogConfig) -> Result<()> {
         config.validate()?;
         self.inner.staging().set_config(&config);
+        self.inner.shows_durable.store(config.durability == Durability::Durable, Ordering::SeqCst);
         self.inner.config.store(Arc::new(config));
         // What was invisible may be visible now.
         self.inner.listeners.notify_all();

@@ -20,7 +20,7 @@ use crate::storage::{DirectoryLock, Storage, create_directory_durably};
 use crate::sync::Mutex;
 use crate::sync::atomic::AtomicBool;
 use crate::{
-    Clock, Error, IoOperation, LogConfig, LogEpoch, Offset, PartitionIdentity, Result, SystemClock, Timestamp,
+    Clock, Durability, Error, IoOperation, LogConfig, LogEpoch, Offset, PartitionIdentity, Result, SystemClock, Timestamp,
 };
 
 const FIRST_SEGMENT_NAME: &str = "first.tmp";
@@ -179,6 +179,7 @@ impl Inner {
             storage,
             directory: directory.to_owned(),
             identity: options.identity,
+            shows_durable: AtomicBool::new(config.durability == Durability::Durable),
             config: ArcSwap::from_pointee(config),
             clock: options.clock,
             owner: options.lock.as_ref().map(|lock| lock.owner()),

@@ -109,8 +109,14 @@ impl Writer {
     }
 
     /// Makes the dirty flag durable, unless it is.
+    #[inline]
     pub(crate) fn set_dirty(&mut self, log: &Inner) -> Result<()> {
-        if !self.is_dirty && !is_planted(Mistake::LeaveCleanMark) {
+        if self.is_dirty { Ok(()) } else { self.make_dirty(log) }
+    }
+
+    #[cold]
+    fn make_dirty(&mut self, log: &Inner) -> Result<()> {
+        if !is_planted(Mistake::LeaveCleanMark) {
             // Dirty until proved clean: after an error nobody knows what the file says.
             self.is_dirty = true;
             let checkpoint = self.checkpoint_now(log, true);
@@ -132,45 +138,61 @@ impl Writer {
 
     /// Writes everything that is staged to the active segment.
     pub(crate) fn write_staged(&mut self, log: &Inner) -> Result<()> {
-        while self.write_one_buffer(log)? {}
+        log.failure.check()?;
+        if self.unwritten.is_none() {
+            let taken = log.staging().take();
+            self.unwritten = taken.map(|buffer| self.finish(buffer, log));
+        }
+        while let Some(written) = self.write_one_buffer(log)? {
+            let taken = {
+                let mut staging = log.staging();
+                staging.recycle(written);
+                staging.take()
+            };
+            self.unwritten = taken.map(|buffer| self.finish(buffer, log));
+            if self.unwritten.is_none() {
+                break;
+            }
+        }
         Ok(())
     }
 
-    /// Writes one buffer; false if there was none.
-    pub(crate) fn write_one_buffer(&mut self, log: &Inner) -> Result<bool> {
+    /// Fills in what is known when a buffer was taken, and not before.
+    fn finish(&self, mut buffer: StagedBuffer, log: &Inner) -> StagedBuffer {
+        assert_eq!(buffer.position, self.position, "staged batches follow what was written");
+        buffer.finish(self.header.salt, log.ends.durable());
+        buffer
+    }
+
+    /// Writes the buffer that was taken, if there is one, and returns it.
+    fn write_one_buffer(&mut self, log: &Inner) -> Result<Option<StagedBuffer>> {
         log.failure.check()?;
-        if self.unwritten.is_none() {
-            let Some(mut buffer) = log.staging().take() else { return Ok(false) };
-            assert_eq!(buffer.position, self.position, "staged batches follow what was written");
-            buffer.finish(self.header.salt, log.ends.durable());
-            self.unwritten = Some(buffer);
-        }
+        let Some(last) = self.unwritten.as_ref().and_then(|buffer| buffer.batches.last()) else {
+            return Ok(None);
+        };
+        let (end, time) = (last.header.next_offset(), last.header.append_time);
         self.set_dirty(log)?;
-        let Some(buffer) = self.unwritten.as_ref() else { return Ok(false) };
-        if let Some(last) = buffer.batches.last().filter(|_| is_planted(Mistake::PublishBeforeWriting)) {
-            log.publish_written(last.header.next_offset());
+        if is_planted(Mistake::PublishBeforeWriting) {
+            log.publish_written(end);
         }
+        let Some(buffer) = self.unwritten.as_ref() else { return Ok(None) };
         // A full disk leaves the buffer here, to be written at the same place later; anything else is final.
         log.sticky(self.file.write_all_at(&buffer.bytes, buffer.position))?;
-        let Some(buffer) = self.unwritten.take() else { return Ok(false) };
+        let Some(buffer) = self.unwritten.take() else { return Ok(None) };
 
         let size = buffer.bytes.len() as u64;
         self.position = buffer.position.plus(size);
         let headers =
             buffer.batches.iter().map(|batch| (&batch.header, buffer.position.plus(batch.start as u64)));
         self.active.add_batches(headers, self.position);
-        if let Some(last) = buffer.batches.last() {
-            self.written = last.header.next_offset();
-            let time = last.header.append_time;
-            self.active_since.get_or_insert(time);
-            self.unsynced_since.get_or_insert(time);
-            self.last_write = Some(time);
-        }
+        self.written = end;
+        self.active_since.get_or_insert(time);
+        self.unsynced_since.get_or_insert(time);
+        self.last_write = Some(time);
         self.unsynced_bytes += size;
         log.counters.writes.fetch_add(1, Ordering::Relaxed);
-        log.publish_written(self.written);
-        log.staging().recycle(buffer);
-        Ok(true)
+        log.publish_written(end);
+        Ok(Some(buffer))
     }
 
     /// Reserves space so that a batch can end at `end` of the active segment.

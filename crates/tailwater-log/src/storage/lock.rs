@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::{OpenMode, Storage, StorageLock};
+use super::{OpenMode, Storage, StorageLock, process_id};
 use crate::error::Locked;
 use crate::{Error, FilePosition, Result};
 
@@ -38,7 +38,7 @@ impl DirectoryLock {
             // Somebody may have removed the file between its opening and its locking: then others would lock another.
             if lock.is_current()? {
                 lock.set_holder(&own_name())?;
-                return Ok(Self { lock, process_id: std::process::id() });
+                return Ok(Self { lock, process_id: process_id() });
             }
         }
         Err(Error::Locked(Box::new(Locked { path, holder: None })))
@@ -98,13 +98,19 @@ pub(crate) struct LockOwner {
 
 impl LockOwner {
     pub(crate) fn is_this_process(self) -> bool {
-        self.process_id == std::process::id()
+        self.process_id == process_id()
     }
 
+    #[inline]
     pub(crate) fn refuse_forked(self, directory: &Path) -> Result<()> {
         if self.is_this_process() {
             return Ok(());
         }
+        self.forked(directory)
+    }
+
+    #[cold]
+    fn forked(self, directory: &Path) -> Result<()> {
         let holder = format!("process {}, which this one was forked from", self.process_id);
         Err(Error::Locked(Box::new(Locked { path: directory.join(LOCK_NAME), holder: Some(holder) })))
     }

@@ -1,4 +1,4 @@
-//! Read-only maps of files: the only unsafe code of the crate.
+//! Read-only maps of files.
 //!
 //! - A map shows the file as it is, also bytes that were written after it was made. It may be longer than the file.
 //! - No reference to the whole map is ever made, only to ranges that the caller knows to be published: bytes below a
