@@ -1,5 +1,7 @@
 //! Segment footers: `docs/format.md`, section "Footer".
 
+use std::ops::Range;
+
 use byteorder::{ByteOrder, LittleEndian};
 
 use super::{BatchHeader, BatchPlace, VERSION};
@@ -45,7 +47,7 @@ pub const TRAILER_BYTES: usize = TRAILER_MAGIC_AT + TRAILER_MAGIC.len();
 const _: () = assert!(TRAILER_BYTES == 32);
 
 /// Batches that begin at least this many bytes after the last indexed one are indexed.
-pub const INDEX_INTERVAL_BYTES: u64 = 4096;
+pub const INDEX_INTERVAL_BYTES: u64 = 2048;
 
 /// Where an epoch begins.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -176,8 +178,35 @@ impl SegmentSummary {
     /// The last indexed batch that begins at or below `offset`.
     #[must_use]
     pub fn floor(&self, offset: Offset) -> Option<&IndexEntry> {
-        let after = self.index.partition_point(|entry| entry.offset <= offset);
+        let range = self.likely_range(offset);
+        let after = range.start + self.index[range].partition_point(|entry| entry.offset <= offset);
         self.index[..after].last()
+    }
+
+    /// A part of the index that the last entry at or below `offset` is in, or just before: a small one where offsets and
+    /// entries grow alike, as they do when records are about of a size. Each entry that a search need not look at is a wait
+    /// for memory less.
+    fn likely_range(&self, offset: Offset) -> Range<usize> {
+        let index = &self.index[..];
+        let (Some(first), Some(last)) = (index.first(), index.last()) else { return 0..0 };
+        let span = last.offset.since(first.offset);
+        if offset <= first.offset || offset >= last.offset || span == 0 {
+            return 0..index.len();
+        }
+        let share = u128::from(offset.since(first.offset)) * (index.len() - 1) as u128 / u128::from(span);
+        let guess = usize::try_from(share).unwrap_or(0);
+        // The bounds move away from the guess in growing steps until they hold the offset between them.
+        let (mut low, mut high, mut step) = (guess, guess + 1, 1);
+        while index.get(low).is_some_and(|entry| entry.offset > offset) {
+            low = low.saturating_sub(step);
+            step *= 2;
+        }
+        step = 1;
+        while index.get(high).is_some_and(|entry| entry.offset <= offset) {
+            high += step;
+            step *= 2;
+        }
+        low..high.min(index.len())
     }
 
     /// The last indexed batch before which no batch was appended at or after `time`.

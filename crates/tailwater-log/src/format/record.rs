@@ -284,7 +284,25 @@ impl<'a> RecordIter<'a> {
         }
     }
 
-    #[inline]
+    /// No records.
+    pub(crate) fn empty() -> Self {
+        Self { bytes: &[], index: 0, count: 0, least_delta: 0, last_delta: 0 }
+    }
+
+    /// Walks over all that are left.
+    ///
+    /// # Errors
+    ///
+    /// The first that does not follow the format.
+    pub(crate) fn check(mut self) -> Result<(), MalformedRecord> {
+        while self.index < self.count && self.read().is_some() {
+            self.index += 1;
+        }
+        self.end().map_or(Ok(()), Err)
+    }
+
+    /// The next record; `None` if it does not follow the format.
+    #[inline(always)]
     fn read(&mut self) -> Option<RecordView<'a>> {
         let length = varint::read_u32(&mut self.bytes)? as usize;
         let (mut content, rest) = self.bytes.split_at_checked(length)?;
@@ -303,8 +321,8 @@ impl<'a> RecordIter<'a> {
         let value = read_nullable(content)?;
         let header_count = varint::read_u32(content)?;
         let headers = *content;
-        for _ in 0..header_count {
-            read_header(content)?;
+        if header_count > 0 {
+            skip_headers(header_count, content)?;
         }
         if !content.is_empty() {
             return None;
@@ -318,32 +336,36 @@ impl<'a> RecordIter<'a> {
 impl<'a> Iterator for RecordIter<'a> {
     type Item = Result<RecordView<'a>, MalformedRecord>;
 
-    #[inline]
+    #[inline(always)]
     fn next(&mut self) -> Option<Self::Item> {
-        if self.index == self.count {
-            if self.bytes.is_empty() {
-                return None;
-            }
-            // Bytes behind the last record are no record.
-            self.bytes = &[];
-            return Some(Err(MalformedRecord { index: self.index }));
+        if self.index < self.count
+            && let Some(view) = self.read()
+        {
+            self.index += 1;
+            return Some(Ok(view));
         }
-        let index = self.index;
-        match self.read() {
-            Some(view) => {
-                self.index += 1;
-                Some(Ok(view))
-            }
-            None => {
-                self.index = self.count;
-                self.bytes = &[];
-                Some(Err(MalformedRecord { index }))
-            }
-        }
+        self.end().map(Err)
     }
 }
 
-#[inline]
+impl RecordIter<'_> {
+    /// What comes behind the good records: nothing, or a record, or bytes behind the last one, that should not be there.
+    #[cold]
+    fn end(&mut self) -> Option<MalformedRecord> {
+        let index = self.index;
+        let is_whole = index == self.count && self.bytes.is_empty();
+        self.index = self.count;
+        self.bytes = &[];
+        (!is_whole).then_some(MalformedRecord { index })
+    }
+}
+
+#[cold]
+fn skip_headers(count: u32, bytes: &mut &[u8]) -> Option<()> {
+    (0..count).try_for_each(|_| read_header(bytes).map(drop))
+}
+
+#[inline(always)]
 fn read_nullable<'a>(bytes: &mut &'a [u8]) -> Option<Option<&'a [u8]>> {
     match varint::read(bytes)? {
         0 => Some(None),
@@ -358,7 +380,7 @@ fn read_header<'a>(bytes: &mut &'a [u8]) -> Option<Header<'a>> {
     Some(Header { key, value })
 }
 
-#[inline]
+#[inline(always)]
 fn take<'a>(bytes: &mut &'a [u8], length: u64) -> Option<&'a [u8]> {
     let (taken, rest) = bytes.split_at_checked(usize::try_from(length).ok()?)?;
     *bytes = rest;

@@ -40,14 +40,20 @@ fn write_long(mut value: u64, out: &mut [u8]) -> usize {
 
 /// Reads a varint from the front of `bytes` and steps over it. `None` if it is cut off, too long, or not the shortest
 /// encoding of its value.
-#[inline]
+#[inline(always)]
 pub(super) fn read(bytes: &mut &[u8]) -> Option<u64> {
-    let (first, rest) = bytes.split_first()?;
-    if *first < 0x80 {
-        *bytes = rest;
-        return Some(u64::from(*first));
+    match *bytes {
+        [first, rest @ ..] if *first < 0x80 => {
+            *bytes = rest;
+            Some(u64::from(*first))
+        }
+        // Most lengths that one byte does not hold fit two. A second byte of 0 is one too many.
+        [first, second, rest @ ..] if *second < 0x80 && *second > 0 => {
+            *bytes = rest;
+            Some(u64::from(*first & 0x7f) | u64::from(*second) << 7)
+        }
+        _ => read_long(bytes),
     }
-    read_long(bytes)
 }
 
 fn read_long(bytes: &mut &[u8]) -> Option<u64> {
@@ -71,7 +77,7 @@ fn read_long(bytes: &mut &[u8]) -> Option<u64> {
 }
 
 /// Reads a varint that fits 32 bits.
-#[inline]
+#[inline(always)]
 pub(super) fn read_u32(bytes: &mut &[u8]) -> Option<u32> {
     u32::try_from(read(bytes)?).ok()
 }

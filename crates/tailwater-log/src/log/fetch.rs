@@ -7,8 +7,8 @@ use bytes::Bytes;
 use super::{FetchIsolation, FetchLimits, Inner};
 use crate::error::{CorruptionKind, UnsupportedFeature};
 use crate::format::{
-    self, BatchHeader, Codec, Control, Header, HeaderFault, RecordIter, RecordView, SEGMENT_DATA_START,
-    VERSION,
+    self, BatchHeader, Codec, Control, Header, HeaderFault, MalformedRecord, RecordIter, RecordView,
+    SEGMENT_DATA_START, VERSION,
 };
 use crate::mistakes::{Mistake, is_planted};
 use crate::segment::{BatchFault, BatchWalk, OpenSegment, Segment, SegmentList};
@@ -63,8 +63,66 @@ impl Fetched {
     }
 
     /// The records, in the order of their offsets. Opaque batches have none.
+    #[inline]
     pub fn iter(&self) -> impl Iterator<Item = Record<'_>> {
-        self.batches.iter().flat_map(FetchedBatch::records)
+        AllRecords { batches: self.batches.iter(), records: None }
+    }
+}
+
+/// The records of several batches.
+struct AllRecords<'f> {
+    batches: std::slice::Iter<'f, FetchedBatch>,
+    /// Those of the batch that it is at.
+    records: Option<Records<'f>>,
+}
+
+impl<'f> Iterator for AllRecords<'f> {
+    type Item = Record<'f>;
+
+    #[inline(always)]
+    fn next(&mut self) -> Option<Record<'f>> {
+        loop {
+            if let Some(record) = self.records.as_mut().and_then(Records::next) {
+                return Some(record);
+            }
+            self.records = Some(Records::of(self.batches.next()?));
+        }
+    }
+}
+
+/// The records of one batch that were asked for.
+struct Records<'f> {
+    batch: &'f FetchedBatch,
+    views: RecordIter<'f>,
+}
+
+impl<'f> Records<'f> {
+    fn of(batch: &'f FetchedBatch) -> Self {
+        let views = match batch.header.attributes.is_opaque() {
+            true => RecordIter::empty(),
+            false => RecordIter::new(&batch.header, &batch.body),
+        };
+        Self { batch, views }
+    }
+}
+
+impl<'f> Iterator for Records<'f> {
+    type Item = Record<'f>;
+
+    #[inline(always)]
+    fn next(&mut self) -> Option<Record<'f>> {
+        loop {
+            // Fetching has walked over them all: a malformed one was refused there.
+            let record = Record { batch: self.batch, view: self.views.next()?.ok()? };
+            let offset = record.offset();
+            if offset >= self.batch.wanted.end {
+                self.views = RecordIter::empty();
+                return None;
+            }
+            if offset >= self.batch.wanted.start {
+                return Some(record);
+            }
+        }
     }
 }
 
@@ -99,17 +157,9 @@ impl FetchedBatch {
     }
 
     /// The records that were asked for. None for an opaque batch.
+    #[inline]
     pub fn records(&self) -> impl Iterator<Item = Record<'_>> {
-        let records =
-            (!self.header.attributes.is_opaque()).then(|| RecordIter::new(&self.header, &self.body));
-        records
-            .into_iter()
-            .flatten()
-            // Fetching has walked over them all: a malformed one was refused there.
-            .map_while(std::result::Result::ok)
-            .map(|view| Record { batch: self, view })
-            .skip_while(|record| record.offset() < self.wanted.start)
-            .take_while(|record| record.offset() < self.wanted.end)
+        Records::of(self)
     }
 }
 
@@ -122,6 +172,7 @@ pub struct Record<'f> {
 
 impl<'f> Record<'f> {
     /// Its offset.
+    #[inline]
     #[must_use]
     pub fn offset(&self) -> Offset {
         // Checked when the batch's header was: base and last offset are below 2^63.
@@ -135,12 +186,14 @@ impl<'f> Record<'f> {
     }
 
     /// Its key, if it has one.
+    #[inline]
     #[must_use]
     pub fn key(&self) -> Option<&'f [u8]> {
         self.view.key()
     }
 
     /// Its value; `None` for a tombstone.
+    #[inline]
     #[must_use]
     pub fn value(&self) -> Option<&'f [u8]> {
         self.view.value()
@@ -212,13 +265,19 @@ impl Inner {
             end,
             limits,
             size_bytes: 0,
+            at: None,
             out: Fetched::default(),
         };
         fetch.out.next_offset = from;
         if from < end {
             fetch.run(hint)?;
         }
-        Ok(fetch.out)
+        let hint = fetch.at.map(|(segment, position, offset)| FetchHint {
+            segment: Arc::clone(segment),
+            position,
+            offset,
+        });
+        Ok(Fetched { hint, ..fetch.out })
     }
 }
 
@@ -230,10 +289,12 @@ struct Fetch<'l> {
     end: Offset,
     limits: FetchLimits,
     size_bytes: u64,
+    /// Behind the last batch that was read whole.
+    at: Option<(&'l Arc<Segment>, FilePosition, Offset)>,
     out: Fetched,
 }
 
-impl Fetch<'_> {
+impl<'l> Fetch<'l> {
     fn run(&mut self, hint: Option<FetchHint>) -> Result<()> {
         let mut index = self.segments.index_of(self.from);
         // The first batch is to be found; from then on each is where the one before ends.
@@ -276,7 +337,7 @@ impl Fetch<'_> {
     /// Reads batches of one segment. True when the limits are reached.
     fn read_segment(
         &mut self,
-        segment: &Arc<Segment>,
+        segment: &'l Arc<Segment>,
         segment_end: Offset,
         mut position: FilePosition,
         mut offset: Offset,
@@ -292,7 +353,7 @@ impl Fetch<'_> {
                         return Ok(true);
                     }
                     (position, offset) = (next, header.next_offset());
-                    self.out.hint = Some(FetchHint { segment: Arc::clone(segment), position, offset });
+                    self.at = Some((segment, position, offset));
                     self.out.next_offset = self.out.next_offset.max(offset.min(segment_end));
                     continue;
                 }
@@ -327,6 +388,16 @@ impl Fetch<'_> {
                 || self.out.record_count >= self.limits.max_records as usize)
     }
 
+    /// How many batches the fetch will return, if they are of the usual size and there are as many.
+    fn likely_batches(&self) -> usize {
+        const USUAL_BATCH_BYTES: u64 = 4096;
+        const MOST: u64 = 256;
+        let by_size = self.limits.max_bytes / USUAL_BATCH_BYTES;
+        let least_per_batch = self.limits.max_records.into();
+        usize::try_from(by_size.min(least_per_batch).min(self.end.since(self.from)).min(MOST)).unwrap_or(0)
+            + 1
+    }
+
     /// Checks a batch and adds it. True if not all of its records were wanted because of the limits.
     fn take(
         &mut self,
@@ -356,13 +427,17 @@ impl Fetch<'_> {
         }
         let mut wanted = OffsetRange { start: self.from.max(header.base_offset), end: header.next_offset() };
         let room = (self.limits.max_records as usize).saturating_sub(self.out.record_count).max(1);
+        let malformed =
+            |fault: MalformedRecord| corrupt(CorruptionKind::MalformedRecord { index: fault.index });
         let mut count = 0;
         if attributes.is_opaque() {
             count = header.record_count as usize;
+        } else if wanted.start == header.base_offset && header.record_count as usize <= room {
+            RecordIter::new(&header, &body).check().map_err(malformed)?;
+            count = header.record_count as usize;
         } else {
             for view in RecordIter::new(&header, &body) {
-                let view =
-                    view.map_err(|fault| corrupt(CorruptionKind::MalformedRecord { index: fault.index }))?;
+                let view = view.map_err(malformed)?;
                 let offset = Offset::new(header.base_offset.get() + u64::from(view.offset_delta()));
                 if offset < wanted.start || offset >= wanted.end {
                     continue;
@@ -379,11 +454,14 @@ impl Fetch<'_> {
         if count > 0 {
             self.size_bytes += u64::from(header.length_bytes);
             self.out.record_count += count;
+            if self.out.batches.capacity() == 0 {
+                self.out.batches.reserve(self.likely_batches());
+            }
             self.out.batches.push(FetchedBatch { header, body, wanted });
             self.out.next_offset = wanted.end;
         }
         if is_clipped {
-            self.out.hint = None;
+            self.at = None;
         }
         Ok(is_clipped)
     }

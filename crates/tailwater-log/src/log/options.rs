@@ -20,7 +20,8 @@ use crate::storage::{DirectoryLock, Storage, create_directory_durably};
 use crate::sync::Mutex;
 use crate::sync::atomic::AtomicBool;
 use crate::{
-    Clock, Durability, Error, IoOperation, LogConfig, LogEpoch, Offset, PartitionIdentity, Result, SystemClock, Timestamp,
+    Clock, Durability, Error, IoOperation, LogConfig, LogEpoch, Offset, PartitionIdentity, Result,
+    SystemClock, Timestamp,
 };
 
 const FIRST_SEGMENT_NAME: &str = "first.tmp";

@@ -16,9 +16,9 @@ use crate::{Durability, Error, FilePosition, LogConfig, LogEpoch, Offset, Offset
 use super::append::Staged;
 use super::{Appended, NewRecord, OpaqueBatch};
 
-/// Size at which an open batch takes no more records, in bytes. Large enough that a header costs 2 percent of it, small
+/// Size at which an open batch takes no more records, in bytes. Large enough that a header costs 1 percent of it, small
 /// enough that one record can be read without checking much else.
-const OPEN_BATCH_BYTES: usize = 4 * KIB as usize;
+const OPEN_BATCH_BYTES: usize = 8 * KIB as usize;
 
 /// What has to happen before a batch can be staged.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

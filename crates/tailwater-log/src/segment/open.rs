@@ -80,17 +80,18 @@ impl OpenSegment {
         &self,
         position: FilePosition,
     ) -> Result<Result<BatchHeader, HeaderFault>> {
-        let mut bytes = [0; BATCH_HEADER_BYTES + PRODUCER_EXTENSION_BYTES];
+        const MOST_BYTES: usize = BATCH_HEADER_BYTES + PRODUCER_EXTENSION_BYTES;
         let place = self.place(position);
         if let Some(map) = self.map.as_deref().filter(|map| fits(map, position, BATCH_HEADER_BYTES)) {
             let header = map.slice(position.get(), BATCH_HEADER_BYTES);
             match BatchHeader::decode(header, place) {
-                Err(HeaderFault::Truncated) if fits(map, position, bytes.len()) => {
-                    return Ok(BatchHeader::decode(map.slice(position.get(), bytes.len()), place));
+                Err(HeaderFault::Truncated) if fits(map, position, MOST_BYTES) => {
+                    return Ok(BatchHeader::decode(map.slice(position.get(), MOST_BYTES), place));
                 }
                 decoded => return Ok(decoded),
             }
         }
+        let mut bytes = [0; MOST_BYTES];
         let count = self.file.read_full_at(&mut bytes, position)?;
         Ok(BatchHeader::decode(&bytes[..count], place))
     }

@@ -3,7 +3,10 @@
 //! The number is kept in a page of memory that the kernel hands to a forked child full of zeros, so that a child never reads
 //! its parent's.
 
-#![cfg_attr(target_os = "linux", expect(unsafe_code, reason = "memory of such a kind can be had in no other way"))]
+#![cfg_attr(
+    target_os = "linux",
+    expect(unsafe_code, reason = "memory of such a kind can be had in no other way")
+)]
 
 #[cfg(target_os = "linux")]
 pub(crate) use kept::process_id;
