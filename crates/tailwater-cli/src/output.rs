@@ -127,3 +127,16 @@ pub(crate) fn progress(total_bytes: u64) -> ProgressBar {
     bar.enable_steady_tick(Duration::from_millis(200));
     bar
 }
+
+/// A progress bar over `total` steps, each with a message, on standard error if that is a terminal. It is drawn when
+/// something is said to it, and by no thread of its own.
+pub(crate) fn progress_of_steps(total: u64) -> ProgressBar {
+    if !io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let bar = ProgressBar::new(total);
+    if let Ok(style) = ProgressStyle::with_template("{wide_bar} {msg}, {eta} left") {
+        bar.set_style(style);
+    }
+    bar
+}

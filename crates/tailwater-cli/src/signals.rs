@@ -1,9 +1,12 @@
 //! SIGINT, SIGTERM, and a standard output that nobody reads: what a command still does when it is told to end.
 
+use std::fs;
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
@@ -16,6 +19,9 @@ use crate::exit::{Failure, Result};
 
 /// What a shell reports for a process that SIGINT ended.
 const INTERRUPTED: i32 = 128 + SIGINT;
+
+/// How long a directory that is still filled is tried to be removed.
+const REMOVED_WITHIN: Duration = Duration::from_secs(5);
 
 /// Has a signal end the waiting of a consumer; a second one ends the process, for when nobody takes what is printed.
 pub(crate) fn interrupt(interrupter: Interrupter) -> Result<()> {
@@ -58,6 +64,23 @@ pub(crate) fn close_and_end(broker: Broker) -> Result<Ending> {
     Ok(ending)
 }
 
+/// Has a signal remove a directory with all that is in it, also while it is filled, and then end the process as it would have.
+pub(crate) fn remove_and_end(directory: PathBuf) -> Result<Ending> {
+    let ending = Ending::default();
+    let begun = Arc::clone(&ending.has_begun);
+    at_each(move |signal| {
+        begun.store(true, Ordering::SeqCst);
+        let give_up = Instant::now() + REMOVED_WITHIN;
+        // Files that are made meanwhile keep it from being removed; once it is gone none can be made.
+        while fs::remove_dir_all(&directory).is_err() && directory.exists() && Instant::now() < give_up {
+            thread::sleep(Duration::from_millis(1));
+        }
+        let _ = emulate_default_handler(signal);
+        std::process::exit(128 + signal);
+    })?;
+    Ok(ending)
+}
+
 /// Whether a signal is about to end the process.
 #[derive(Default)]
 pub(crate) struct Ending {
@@ -65,7 +88,7 @@ pub(crate) struct Ending {
 }
 
 impl Ending {
-    /// Leaves the end to the signal, if one came: what failed since then failed because the broker is closed.
+    /// Leaves the end to the signal, if one came: what failed since then failed because of what it does.
     pub(crate) fn give_way(&self) {
         while self.has_begun.load(Ordering::SeqCst) {
             thread::park();

@@ -37,6 +37,7 @@ fn help_is_what_was_agreed_on() {
         &["verify"],
         &["repair"],
         &["dump"],
+        &["bench"],
         &["completions"],
     ] {
         let name = format!("help {}", command.join(" ")).trim_end().replace(' ', "_");

@@ -1,5 +1,6 @@
 //! The arguments, and what `--help` says about them.
 
+mod bench;
 mod consume;
 mod groups;
 mod produce;
@@ -13,6 +14,7 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::Shell;
 use tailwater_cli::time::{When, parse_duration, parse_when};
 
+pub(crate) use bench::{BenchArgs, Workload};
 pub(crate) use consume::ConsumeArgs;
 pub(crate) use groups::{GroupsCommand, TopicOrPartition};
 pub(crate) use produce::ProduceArgs;
@@ -84,6 +86,7 @@ pub(crate) enum Command {
     Verify(VerifyArgs),
     Repair(RepairArgs),
     Dump(DumpArgs),
+    Bench(BenchArgs),
     /// Print a completion script for a shell
     #[command(
         after_help = "Example:\n  tailwater completions bash > ~/.local/share/bash-completion/completions/tailwater"

@@ -1,5 +1,6 @@
 //! The commands, one file each.
 
+mod bench;
 mod completions;
 mod consume;
 mod dump;
@@ -29,6 +30,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<()> {
         Command::Verify(args) => verify::run(&directory, json, &args),
         Command::Repair(args) => repair::run(&directory, json, &args),
         Command::Dump(args) => dump::run(json, &args),
+        Command::Bench(args) => bench::run(&directory, json, &args),
         Command::Completions { shell } => completions::run(shell),
     };
     done.map_err(|failure| failure.suggest(|unknown| directory.similar_to(unknown)))
