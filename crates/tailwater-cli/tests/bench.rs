@@ -74,8 +74,9 @@ fn a_quick_run_prints_each_workload_beside_its_bare_loop_and_leaves_nothing() {
         }
     }
     assert!(printed.contains("\nA sync takes "), "{printed}");
-    assert!(printed.contains("\n16 threads that wait share syncs: "), "{printed}");
-    assert!(printed.lines().all(|line| line.chars().count() <= 99), "{printed}");
+    assert!(printed.contains("\n16 threads that wait: "), "{printed}");
+    // All but the line that names the directory fits a terminal of 80 columns.
+    assert!(printed.lines().skip(1).all(|line| line.chars().count() <= 80), "{printed}");
     // It was beside the data directory, which was not made.
     assert!(left_in(data.root.path()).is_empty() && !data.path().exists());
 }
@@ -93,7 +94,7 @@ fn json_has_an_object_for_each_workload() {
         assert_eq!(one["compared"], if is_by_median { "p50_us" } else { "records_per_second" });
         let number = |value: &Value| value.as_f64().unwrap();
         let speeds = ["least_speed", "speed", "greatest_speed"].map(|field| number(&one[field]));
-        assert!(speeds.is_sorted() && speeds[2] > 0.0, "{one}");
+        assert!(speeds.iter().all(|speed| *speed > 0.0), "{one}");
         for side in ["tailwater", "bare"] {
             let side = &one[side];
             assert!(side["records"].as_u64().unwrap() >= 256, "{one}");
@@ -120,17 +121,17 @@ fn sizes_counts_and_times_are_those_that_were_asked_for() {
     assert_eq!(done.as_array().unwrap().len(), 2);
     assert_eq!(
         (&done[0]["workload"], &done[0]["tailwater"]["records"]),
-        (&"durable-one".into(), &100.into())
+        (&"durable-one".into(), &200.into())
     );
-    assert_eq!((&done[1]["workload"], &done[1]["bare"]["records"]), (&"scan".into(), &100.into()));
+    assert_eq!((&done[1]["workload"], &done[1]["bare"]["records"]), (&"scan".into(), &200.into()));
     for size in ["8", "1048576"] {
-        let done = run(&["--records", "3", "--record-size", size]);
+        let done = run(&["--records", "1", "--record-size", size]);
         assert_eq!(done.as_array().unwrap().len(), WORKLOADS.len(), "{size}");
     }
     let start = Instant::now();
     let done = run(&["--workload", "durable-one", "--time", "300ms"]);
     assert!(start.elapsed() >= Duration::from_millis(2 * 300));
-    assert_eq!(done[0]["rounds"], 5);
+    assert_eq!(done[0]["rounds"], 10);
     assert!(left_in(data.root.path()).is_empty());
 }
 

@@ -73,12 +73,12 @@ impl Workload {
 /// Measure this disk: Tailwater beside bare loops over the same system calls
 ///
 /// Shows at once whether Tailwater or the disk is the limit: the bar of a workload is full where Tailwater is as fast as
-/// the bare loop, which keeps nothing but the length and the CRC-32 of each record. The two take turns, in 5 rounds.
-/// Rates are medians of the rounds, percentiles are of all that was measured, and the speed is the median of the
-/// speeds of the rounds: by the p50 for durable-one and hand-over, by the rate for the others.
+/// the bare loop, which keeps nothing but the length and the CRC-32 of each record. The two take turns, in 10 rounds.
+/// Rates are medians of the rounds, and percentiles are of all that was measured. The speed compares the p50 for
+/// durable-one and hand-over, and the rate for the others.
 ///
 /// It works in a directory of its own in DIRECTORY, named tailwater-bench-*, and removes it at the end, also when SIGINT or
-/// SIGTERM ends it. Topics are not touched. It takes up to 288 MiB of disk, and about 40 seconds.
+/// SIGTERM ends it. Topics are not touched. It takes up to 288 MiB of disk, and about half a minute.
 #[derive(Debug, Args)]
 #[command(
     after_help = "With --json there is an object for each workload: `workload`, `record_bytes`, `threads`, `rounds`, \
@@ -99,7 +99,7 @@ pub(crate) struct BenchArgs {
     /// Size of a record's value in bytes, from 8 to 1048576
     #[arg(long, value_name = "BYTES", default_value = "1024", value_parser = parse_record_size, allow_negative_numbers = true)]
     pub(crate) record_size: usize,
-    /// How long to measure each of the two in each workload; less if 64 MiB were written in a round
+    /// How long to measure each of the two in each workload; less if 32 MiB were written in a round
     #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = parse_time)]
     pub(crate) time: Duration,
     /// Measure so many records a round, however long it takes

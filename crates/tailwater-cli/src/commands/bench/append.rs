@@ -28,7 +28,7 @@ fn single(
     let bare_value = value.clone();
     let bare = move || {
         let directory = plan.scratch.directory()?;
-        let mut file = Appender::create(&directory.file(), plan.reserved_bytes())?;
+        let mut file = Appender::create(&directory.file())?;
         repeat(&plan.limit, 1, plan.clock_every(), || {
             file.stage_or_write(&bare_value)?;
             Ok(finish(&mut file)?)

@@ -9,7 +9,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::{FallocateFlags, fallocate};
 use rustix::io::Errno;
@@ -17,7 +17,9 @@ use rustix::io::Errno;
 /// Size of a record's length and checksum.
 const HEADER_BYTES: usize = 8;
 /// How much is gathered, or read at once, in bytes.
-pub(super) const BUFFER_BYTES: usize = 256 * 1024;
+const BUFFER_BYTES: usize = 256 * 1024;
+/// How much is reserved at once, in bytes.
+const STEP_BYTES: u64 = 16 << 20;
 
 /// The size of a record in a file.
 pub(super) fn record_bytes(value_bytes: usize) -> usize {
@@ -43,28 +45,51 @@ fn decode(bytes: &[u8]) -> io::Result<Option<(&[u8], &[u8])>> {
     Ok(Some((value, rest)))
 }
 
-/// Makes a file with space reserved for it; where that cannot be done it grows as it is written.
-fn create(path: &Path, reserved_bytes: u64) -> io::Result<File> {
-    let file = File::options().create_new(true).read(true).write(true).open(path)?;
-    match fallocate(&file, FallocateFlags::empty(), 0, reserved_bytes.max(1)) {
-        Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => {}
-        Err(error) => return Err(error.into()),
+/// A file with space reserved ahead of what is written, in steps, as Tailwater has it.
+struct Reserved {
+    file: File,
+    end: u64,
+}
+
+impl Reserved {
+    fn create(path: &Path) -> io::Result<Self> {
+        let file = File::options().create_new(true).read(true).write(true).open(path)?;
+        let mut reserved = Self { file, end: 0 };
+        reserved.reserve(1)?;
+        // As for Tailwater, the file itself is there before anything is measured.
+        reserved.file.sync_all()?;
+        Ok(reserved)
     }
-    // As for Tailwater, the file itself is there before anything is measured.
-    file.sync_all()?;
-    Ok(file)
+
+    fn reserve(&mut self, end: u64) -> io::Result<()> {
+        if end <= self.end {
+            return Ok(());
+        }
+        let new_end = end.next_multiple_of(STEP_BYTES);
+        match fallocate(&self.file, FallocateFlags::empty(), self.end, new_end - self.end) {
+            // Where it cannot be done the file grows as it is written.
+            Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => self.end = new_end,
+            Err(error) => return Err(error.into()),
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, bytes: &[u8], position: u64) -> io::Result<()> {
+        self.reserve(position + bytes.len() as u64)?;
+        self.file.write_all_at(bytes, position)
+    }
 }
 
 /// A file that one thread appends to.
 pub(super) struct Appender {
-    file: File,
+    file: Reserved,
     buffer: Vec<u8>,
     position: u64,
 }
 
 impl Appender {
-    pub(super) fn create(path: &Path, reserved_bytes: u64) -> io::Result<Self> {
-        let file = create(path, reserved_bytes)?;
+    pub(super) fn create(path: &Path) -> io::Result<Self> {
+        let file = Reserved::create(path)?;
         Ok(Self { file, buffer: Vec::with_capacity(BUFFER_BYTES), position: 0 })
     }
 
@@ -83,7 +108,7 @@ impl Appender {
 
     /// Writes what is staged, with one `pwrite`.
     pub(super) fn write(&mut self) -> io::Result<()> {
-        self.file.write_all_at(&self.buffer, self.position)?;
+        self.file.write(&self.buffer, self.position)?;
         self.position += self.buffer.len() as u64;
         self.buffer.clear();
         Ok(())
@@ -92,7 +117,7 @@ impl Appender {
     /// Writes what is staged and makes it durable.
     pub(super) fn sync(&mut self) -> io::Result<()> {
         self.write()?;
-        self.file.sync_data()
+        self.file.file.sync_data()
     }
 
     /// The size of what was written.
@@ -102,7 +127,7 @@ impl Appender {
 
     /// The file as its readers see it.
     pub(super) fn reader(&self) -> io::Result<Reader> {
-        Ok(Reader { file: self.file.try_clone()?, buffer: Vec::new(), start: 0, position: 0 })
+        Ok(Reader { file: self.file.file.try_clone()?, buffer: Vec::new(), start: 0, position: 0 })
     }
 }
 
@@ -114,7 +139,7 @@ pub(super) struct Committed {
 
 impl Committed {
     pub(super) fn create(path: &Path, of: &Appender) -> io::Result<Self> {
-        Ok(Self { data: of.file.try_clone()?, positions: create(path, 0)? })
+        Ok(Self { data: of.file.file.try_clone()?, positions: Reserved::create(path)?.file })
     }
 
     /// Makes the position durable, after what lies before it.
@@ -198,7 +223,8 @@ impl End {
 /// A file that threads append to, each of which waits until its record is durable: one writes and syncs for all that are
 /// there by then. Two buffers change places.
 pub(super) struct GroupCommit {
-    file: File,
+    /// Whoever holds this leads.
+    file: Mutex<Reserved>,
     state: Mutex<Group>,
     changed: Condvar,
 }
@@ -212,23 +238,24 @@ struct Group {
     durable: u64,
     is_led: bool,
     /// What ended it for all.
-    failure: Option<io::ErrorKind>,
+    failure: Option<i32>,
 }
 
 impl GroupCommit {
-    pub(super) fn create(path: &Path, reserved_bytes: u64) -> io::Result<Self> {
-        Ok(Self { file: create(path, reserved_bytes)?, state: Mutex::default(), changed: Condvar::new() })
+    pub(super) fn create(path: &Path) -> io::Result<Self> {
+        let file = Mutex::new(Reserved::create(path)?);
+        Ok(Self { file, state: Mutex::default(), changed: Condvar::new() })
     }
 
     /// Appends a record and returns when it is durable.
     pub(super) fn append(&self, value: &[u8]) -> io::Result<()> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = lock(&self.state);
         encode(value, &mut state.staged);
         state.appended += 1;
         let mine = state.appended;
         while state.durable < mine {
             if let Some(failure) = state.failure {
-                return Err(failure.into());
+                return Err(io::Error::from_raw_os_error(failure));
             }
             if state.is_led {
                 state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
@@ -240,20 +267,30 @@ impl GroupCommit {
             let mut group = std::mem::replace(&mut state.staged, spare);
             state.position += group.len() as u64;
             drop(state);
-            let synced = self.file.write_all_at(&group, position).and_then(|()| self.file.sync_data());
+            let synced = self.write_and_sync(&group, position);
             group.clear();
-            state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+            state = lock(&self.state);
             state.spare = group;
             state.is_led = false;
             match &synced {
                 Ok(()) => state.durable = group_end,
-                Err(error) => state.failure = Some(error.kind()),
+                Err(error) => state.failure = Some(error.raw_os_error().unwrap_or_default()),
             }
             self.changed.notify_all();
             synced?;
         }
         Ok(())
     }
+
+    fn write_and_sync(&self, group: &[u8], position: u64) -> io::Result<()> {
+        let mut file = lock(&self.file);
+        file.write(group, position)?;
+        file.file.sync_data()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -263,7 +300,7 @@ mod tests {
     #[test]
     fn what_is_appended_is_read_in_order_and_at_its_place() {
         let directory = tempfile::tempdir().unwrap();
-        let mut file = Appender::create(&directory.path().join("bare"), 1 << 20).unwrap();
+        let mut file = Appender::create(&directory.path().join("bare")).unwrap();
         let value = |index: u64| vec![u8::try_from(index % 251).unwrap(); 3_000];
         let mut reader = file.reader().unwrap();
         let mut read = 0;
@@ -287,10 +324,10 @@ mod tests {
     #[test]
     fn a_changed_byte_is_noticed() {
         let directory = tempfile::tempdir().unwrap();
-        let mut file = Appender::create(&directory.path().join("bare"), 0).unwrap();
+        let mut file = Appender::create(&directory.path().join("bare")).unwrap();
         file.stage(b"a record");
         file.write().unwrap();
-        file.file.write_all_at(b"X", 10).unwrap();
+        file.file.file.write_all_at(b"X", 10).unwrap();
         let error = file.reader().unwrap().for_each(file.written_bytes(), |_| {}).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::InvalidData);
     }
@@ -299,7 +336,7 @@ mod tests {
     fn each_thread_is_told_when_its_record_is_durable_or_that_none_will_be() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("bare");
-        let group = GroupCommit::create(&path, 1 << 16).unwrap();
+        let group = GroupCommit::create(&path).unwrap();
         let append_in_threads = |group: &GroupCommit| -> Vec<io::Result<()>> {
             std::thread::scope(|scope| {
                 let started: Vec<_> = (0..4).map(|_| scope.spawn(|| group.append(b"record"))).collect();
@@ -308,7 +345,8 @@ mod tests {
         };
         assert!(append_in_threads(&group).iter().all(Result::is_ok));
         assert_eq!(group.state.lock().unwrap().durable, 4);
-        let read_only = GroupCommit { file: File::open(&path).unwrap(), ..group };
+        lock(&group.file).file = File::open(&path).unwrap();
+        let read_only = group;
         assert!(append_in_threads(&read_only).iter().all(Result::is_err));
     }
 }

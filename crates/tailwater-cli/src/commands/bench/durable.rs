@@ -19,7 +19,7 @@ pub(super) fn one(plan: &Plan) -> Sides<'_> {
     let bare_value = value.clone();
     let bare = move || {
         let directory = plan.scratch.directory()?;
-        let mut file = Appender::create(&directory.file(), plan.reserved_bytes())?;
+        let mut file = Appender::create(&directory.file())?;
         repeat_timed(&plan.limit, || {
             file.stage(&bare_value);
             Ok(file.sync()?)
@@ -40,7 +40,7 @@ pub(super) fn threads(plan: &Plan) -> Sides<'_> {
     let bare_value = value.clone();
     let bare = move || {
         let directory = plan.scratch.directory()?;
-        let file = GroupCommit::create(&directory.file(), plan.reserved_bytes())?;
+        let file = GroupCommit::create(&directory.file())?;
         in_threads(plan, &|| Ok(file.append(&bare_value)?))
     };
     let tailwater = move || {
@@ -83,7 +83,7 @@ pub(super) fn pipelined(plan: &Plan) -> Sides<'_> {
     let in_flight = plan.batch_records(IN_FLIGHT);
     let bare = move || {
         let directory = plan.scratch.directory()?;
-        let mut file = Appender::create(&directory.file(), plan.reserved_bytes())?;
+        let mut file = Appender::create(&directory.file())?;
         repeat(&plan.limit, in_flight as u64, 1, || {
             (0..in_flight).for_each(|_| file.stage(&bare_value));
             Ok(file.sync()?)

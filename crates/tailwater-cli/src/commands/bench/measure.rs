@@ -200,23 +200,46 @@ impl Figures {
     }
 
     /// How fast this side was beside `bare`: 1 is as fast, 0.5 half as fast.
-    pub(super) fn speed(&self, bare: &Self, compared: Compared) -> Spread {
+    pub(super) fn speed(&self, bare: &Self, compared: Compared) -> Speed {
         let ratios = |numerators: &[f64], denominators: &[f64]| {
             Spread::of(numerators.iter().zip(denominators).map(|(one, other)| one / other).collect())
         };
-        match compared {
-            Compared::Rate => ratios(&self.rates, &bare.rates),
-            Compared::Median => ratios(&bare.medians_us, &self.medians_us),
-        }
+        let (of_all, rounds) = match compared {
+            Compared::Rate => (self.rate() / bare.rate(), ratios(&self.rates, &bare.rates)),
+            Compared::Median => (bare.p50_us() / self.p50_us(), ratios(&bare.medians_us, &self.medians_us)),
+        };
+        Speed { of_all, least: rounds.least, greatest: rounds.greatest }
     }
+
+    /// The median of the latencies of all rounds; 0 if there are none.
+    pub(super) fn p50_us(&self) -> f64 {
+        self.latencies.as_ref().map_or(0.0, Latencies::p50_us)
+    }
+
+    /// How many times faster the best round was than the worst.
+    pub(super) fn unsteadiness(&self) -> f64 {
+        let rates = Spread::of(self.rates.clone());
+        rates.greatest / rates.least
+    }
+}
+
+/// A speed beside the bare loop.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub(super) struct Speed {
+    /// That of what is shown of all rounds.
+    pub(super) of_all: f64,
+    /// The least of a round.
+    pub(super) least: f64,
+    /// The greatest of a round.
+    pub(super) greatest: f64,
 }
 
 /// Least, median and greatest of some figures.
 #[derive(Clone, Copy, PartialEq, Debug)]
-pub(super) struct Spread {
-    pub(super) least: f64,
-    pub(super) median: f64,
-    pub(super) greatest: f64,
+struct Spread {
+    least: f64,
+    median: f64,
+    greatest: f64,
 }
 
 impl Spread {
@@ -250,15 +273,16 @@ mod tests {
     }
 
     #[test]
-    fn the_speed_is_the_median_of_those_of_the_rounds() {
+    fn the_speed_is_that_of_the_medians_and_those_of_the_rounds_are_kept() {
         let (mut tailwater, mut bare) = (Figures::default(), Figures::default());
         for (own, other) in [(50, 100), (90, 100), (400, 500)] {
             tailwater.add(round(own, 1_000)).unwrap();
             bare.add(round(other, 1_000)).unwrap();
         }
         let speed = tailwater.speed(&bare, Compared::Rate);
-        assert_eq!(speed, Spread { least: 0.5, median: 0.8, greatest: 0.9 });
+        assert_eq!(speed, Speed { of_all: 0.9, least: 0.5, greatest: 0.9 });
         assert_eq!((tailwater.rate(), tailwater.records), (90.0, 540));
+        assert_eq!((tailwater.unsteadiness(), bare.unsteadiness()), (8.0, 5.0));
     }
 
     #[test]
@@ -273,7 +297,7 @@ mod tests {
             figures
         };
         let (tailwater, bare) = (side(200), side(100));
-        let speed = tailwater.speed(&bare, Compared::Median).median;
+        let speed = tailwater.speed(&bare, Compared::Median).of_all;
         assert!((speed - 0.5).abs() < 0.01, "{speed}");
         let all = tailwater.latencies.unwrap();
         assert!((all.quantile_us(1.0) / 600.0 - 1.0).abs() < 0.01 && all.p50_us() < 210.0);

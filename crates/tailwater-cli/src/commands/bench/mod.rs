@@ -26,11 +26,11 @@ use measure::{Compared, Figures, Limit, Sides, scattered};
 use place::Scratch;
 use report::Measured;
 
-/// How often the two sides of a workload take turns.
-const ROUNDS: u32 = 5;
+/// How often the two sides of a workload take turns: often, since what else uses a disk comes and goes.
+const ROUNDS: u32 = 10;
 /// What a round of one side writes at most, unless a number of records is given: closing a log syncs it, which takes as long
 /// as the disk takes.
-const MAX_ROUND_BYTES: u64 = 64 << 20;
+const MAX_ROUND_BYTES: u64 = 32 << 20;
 /// The size of what is read, likewise.
 const READ_BYTES: u64 = 128 << 20;
 /// What a record takes beside its value at most, in a batch of its own, on both sides.
@@ -143,12 +143,6 @@ impl Plan {
     fn value(&self) -> Vec<u8> {
         let mut next = scattered(256);
         (0..self.record_bytes).map(|_| u8::try_from(next()).unwrap_or_default()).collect()
-    }
-
-    /// What a bare loop reserves for a round.
-    fn reserved_bytes(&self) -> u64 {
-        // A round may end with a whole batch or group, for which the file then grows.
-        self.limit.records.saturating_mul(bare::record_bytes(self.record_bytes) as u64)
     }
 
     /// How many records make a batch of `wanted`, which is to be of 4 MiB at most.

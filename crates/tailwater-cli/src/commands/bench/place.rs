@@ -96,11 +96,14 @@ impl Scratch {
         Ok(Self { path, next: AtomicU64::new(0) })
     }
 
-    /// A directory in it. What is written there and not yet on disk goes with it: no other side has to wait for that.
+    /// A directory in it. What is written there and not yet on disk goes with it: no other side has to wait for that, nor,
+    /// with this sync, for the removal of the one before.
     pub(super) fn directory(&self) -> io::Result<Inner> {
         let path = self.path.join(self.next.fetch_add(1, Ordering::Relaxed).to_string());
         fs::create_dir(&path)?;
-        Ok(Inner(path))
+        let inner = Inner(path);
+        fs::File::open(&self.path)?.sync_all()?;
+        Ok(inner)
     }
 }
 

@@ -66,8 +66,7 @@ impl FilledFile {
     fn create(plan: &Plan) -> Result<Self> {
         let directory = plan.scratch.directory()?;
         let value = plan.value();
-        let reserved_bytes = plan.read_records.saturating_mul(record_bytes(value.len()) as u64);
-        let mut file = Appender::create(&directory.file(), reserved_bytes)?;
+        let mut file = Appender::create(&directory.file())?;
         for _ in 0..plan.read_records {
             file.stage_or_write(&value)?;
         }

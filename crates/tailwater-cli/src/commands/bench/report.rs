@@ -16,6 +16,9 @@ const NEARLY_ALL: f64 = 0.9;
 /// From this speed on, it is most of that.
 const MOST: f64 = 0.5;
 
+/// How many times as fast one round of a bare loop may be as another before that is told.
+const STEADY: f64 = 4.0;
+
 /// A workload and what came of it.
 pub(super) struct Measured {
     pub(super) workload: Workload,
@@ -72,7 +75,7 @@ fn shown(measured: &Measured) -> Shown {
             Compared::Rate => "records_per_second",
             Compared::Median => "p50_us",
         },
-        speed: rounded(speed.median),
+        speed: rounded(speed.of_all),
         least_speed: rounded(speed.least),
         greatest_speed: rounded(speed.greatest),
         tailwater: shown_side(&measured.tailwater),
@@ -109,7 +112,7 @@ pub(super) fn print(directory: &Path, args: &BenchArgs, rounds: u32, done: &[Mea
 
 fn print_speeds(done: &[Measured]) -> Result<()> {
     let rows = done.iter().map(|measured| {
-        let speed = measured.tailwater.speed(&measured.bare, measured.compared).median;
+        let speed = measured.tailwater.speed(&measured.bare, measured.compared).of_all;
         vec![
             measured.workload.name().to_owned(),
             figure(measured, &measured.tailwater),
@@ -177,14 +180,16 @@ fn sentences(done: &[Measured]) -> Vec<String> {
         && let (Some(own), Some(bare)) = (&one.tailwater.latencies, &one.bare.latencies)
     {
         let (own_us, bare_us) = (own.p50_us(), bare.p50_us());
-        let speed = one.tailwater.speed(&one.bare, one.compared).median;
-        let sync = format!("A sync takes {} on this disk", time(bare_us));
+        let speed = one.tailwater.speed(&one.bare, one.compared).of_all;
+        let sync = format!("A sync takes {}", time(bare_us));
         lines.push(match speed {
-            speed if speed >= NEARLY_ALL => format!("{sync}: that is what one thread waits for."),
-            speed if speed >= MOST => {
-                format!("{sync}, and one thread waits {}: the disk is most of that.", time(own_us))
+            speed if speed >= NEARLY_ALL => {
+                format!("{sync} on this disk: that is what one thread waits for.")
             }
-            _ => format!("{sync}, and one thread waits {}: Tailwater is most of that.", time(own_us)),
+            speed if speed >= MOST => {
+                format!("{sync}, and one thread waits {}, mostly for the disk.", time(own_us))
+            }
+            _ => format!("{sync}, and one thread waits {}, mostly for Tailwater.", time(own_us)),
         });
     }
     let times = |measured: &Measured| {
@@ -193,15 +198,15 @@ fn sentences(done: &[Measured]) -> Vec<String> {
             format!(
                 ", {}",
                 match times {
-                    times if times < 1.1 => "no more than one gets".to_owned(),
-                    times => format!("{} times what one gets", number(times)),
+                    times if times < 1.1 => "no more than one that waits".to_owned(),
+                    times => format!("{} times one that waits", number(times)),
                 }
             )
         })
     };
     if let Some(many) = find(Workload::DurableThreads) {
         lines.push(format!(
-            "{} threads that wait share syncs: {} records/s{}.",
+            "{} threads that wait: {} records/s{}.",
             many.threads,
             number(many.tailwater.rate()),
             times(many)
@@ -209,12 +214,28 @@ fn sentences(done: &[Measured]) -> Vec<String> {
     }
     if let Some(pipelined) = find(Workload::DurablePipelined) {
         lines.push(format!(
-            "One thread that waits only for the oldest of many: {} records/s{}.",
+            "One thread that sends ahead: {} records/s{}.",
             number(pipelined.tailwater.rate()),
             times(pipelined)
         ));
     }
+    lines.extend(unsteady(done));
     lines
+}
+
+/// Names the workload whose bare loop was the least steady, if it was far from steady.
+fn unsteady(done: &[Measured]) -> Option<String> {
+    let worst =
+        done.iter().max_by(|one, other| one.bare.unsteadiness().total_cmp(&other.bare.unsteadiness()))?;
+    let times = worst.bare.unsteadiness();
+    (times > STEADY).then(|| {
+        format!(
+            "The bare loop of {} was {} times as fast in one round as in another:\n\
+             something else uses this disk or these processors. Measure again when it does not.",
+            worst.workload.name(),
+            three_digits(times)
+        )
+    })
 }
 
 /// A bar of a speed. Faster than the bare loop is a full bar and a `+`.
@@ -306,20 +327,21 @@ mod tests {
             sentences(&[one(320, 310), many, pipelined]),
             [
                 "A sync takes 310 us on this disk: that is what one thread waits for.",
-                "16 threads that wait share syncs: 40.0 k records/s, 8.00 times what one gets.",
-                "One thread that waits only for the oldest of many: 5000 records/s, no more than one gets.",
+                "16 threads that wait: 40.0 k records/s, 8.00 times one that waits.",
+                "One thread that sends ahead: 5000 records/s, no more than one that waits.",
             ]
         );
         let slower = sentences(&[one(500, 310)]);
-        assert_eq!(
-            slower,
-            ["A sync takes 310 us on this disk, and one thread waits 500 us: the disk is most of that."]
-        );
+        assert_eq!(slower, ["A sync takes 310 us, and one thread waits 500 us, mostly for the disk."]);
         let limited = sentences(&[one(900, 310)]);
-        assert_eq!(
-            limited,
-            ["A sync takes 310 us on this disk, and one thread waits 900 us: Tailwater is most of that."]
-        );
+        assert_eq!(limited, ["A sync takes 310 us, and one thread waits 900 us, mostly for Tailwater."]);
         assert!(sentences(&[]).is_empty());
+        let mut noisy = one(320, 310);
+        noisy.bare.add(Round { records: 1_000, elapsed: Duration::from_secs(1), latencies: None }).unwrap();
+        let told = sentences(&[noisy]).pop().unwrap();
+        assert!(
+            told.starts_with("The bare loop of durable-one was 6.00 times as fast in one round"),
+            "{told}"
+        );
     }
 }

@@ -28,7 +28,7 @@ const TOPIC: &str = "bench";
 pub(super) fn hand_over(plan: &Plan) -> Sides<'_> {
     let bare = || {
         let directory = plan.scratch.directory()?;
-        let mut file = Appender::create(&directory.file(), plan.reserved_bytes())?;
+        let mut file = Appender::create(&directory.file())?;
         let (end, mut reader, consumer) = (End::default(), file.reader()?, thread::current());
         let append = |value: &[u8]| {
             file.stage(value);
@@ -63,7 +63,7 @@ pub(super) fn publish_consume(plan: &Plan) -> Sides<'_> {
     let bare_value = value.clone();
     let bare = move || {
         let directory = plan.scratch.directory()?;
-        let mut file = Appender::create(&directory.file(), plan.reserved_bytes())?;
+        let mut file = Appender::create(&directory.file())?;
         let (end, mut reader, consumer) = (End::default(), file.reader()?, thread::current());
         let committed = Committed::create(&directory.path().join("committed"), &file)?;
         let produce = || {
