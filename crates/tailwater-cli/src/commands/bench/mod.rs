@@ -78,7 +78,7 @@ pub(crate) fn run(data: &Directory, json: bool, args: &BenchArgs) -> Result<()> 
             Err(error) => {
                 ending.give_way();
                 let hint = if error.is_disk_full() {
-                    format!("; a run takes up to {}", BinaryBytes(disk_bytes))
+                    format!("; a run takes up to {} of disk", BinaryBytes(disk_bytes))
                 } else {
                     String::new()
                 };
