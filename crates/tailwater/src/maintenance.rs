@@ -122,7 +122,8 @@ impl WorkQueues {
 
     /// Has `log`, which was appended to, looked at soon.
     pub(crate) fn note_activity(&self, log: &Arc<LazyLog>) {
-        if log.is_active.swap(true, Ordering::SeqCst) {
+        // Most often it is; a look is cheaper than a swap.
+        if log.is_active.load(Ordering::SeqCst) || log.is_active.swap(true, Ordering::SeqCst) {
             return;
         }
         let look_ms = log.opened().map_or(MAX_LOOK_MS, |log| log.config().write_interval_ms.min(MAX_LOOK_MS));

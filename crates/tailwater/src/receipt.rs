@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tailwater_log::{LogEpoch, Offset, PartitionId};
+use tailwater_log::{Durability, LogEpoch, Offset, PartitionId};
 
 use crate::Result;
 use crate::broker::{LazyLog, Topic};
@@ -58,6 +58,12 @@ enum Pending<T> {
         topic: Arc<Topic>,
         partition: Arc<LazyLog>,
     },
+    /// An append that is complete from the start, since it is `Buffered`.
+    Buffered {
+        appended: tailwater_log::Appended,
+        convert: fn(tailwater_log::Appended, PartitionId) -> T,
+        partition: PartitionId,
+    },
     Flush {
         flush: Arc<Flush>,
         value: fn() -> T,
@@ -85,6 +91,7 @@ impl<T> Receipt<T> {
             Pending::Append { receipt, convert, topic, partition } => {
                 finish(receipt.wait(), convert, &topic, &partition)
             }
+            Pending::Buffered { appended, convert, partition } => Ok(convert(appended, partition)),
             Pending::Flush { flush, value } => flush.run().map(|()| value()),
             Pending::Done { outcome, value } => outcome.map(|()| value()),
         }
@@ -102,35 +109,44 @@ impl<T> Receipt<T> {
                 let outcome = receipt.wait_timeout(wait)?;
                 Some(finish(outcome, *convert, topic, partition))
             }
+            Pending::Buffered { appended, convert, partition } => Some(Ok(convert(*appended, *partition))),
             Pending::Flush { flush, value } => Some(flush.run().map(|()| value())),
             Pending::Done { outcome, value } => Some(outcome.clone().map(|()| value())),
         }
     }
 
+    #[inline(always)]
     pub(crate) fn append(
         receipt: tailwater_log::Receipt,
         convert: fn(tailwater_log::Appended, PartitionId) -> T,
-        topic: Arc<Topic>,
-        partition: Arc<LazyLog>,
+        topic: &Arc<Topic>,
+        partition: &Arc<LazyLog>,
     ) -> Self {
+        let (topic, partition) = (Arc::clone(topic), Arc::clone(partition));
         Self { pending: Pending::Append { receipt, convert, topic, partition } }
     }
 }
 
 impl Receipt<Appended> {
     /// The receipt of published messages.
+    #[inline(always)]
     pub(crate) fn appended(
         receipt: tailwater_log::Receipt,
-        topic: Arc<Topic>,
-        partition: Arc<LazyLog>,
+        topic: &Arc<Topic>,
+        partition: &Arc<LazyLog>,
     ) -> Self {
-        let convert = |appended: tailwater_log::Appended, partition| Appended {
-            partition,
-            offset: appended.offsets.start,
-            epoch: appended.epoch,
-        };
-        Self::append(receipt, convert, topic, partition)
+        Self::append(receipt, told, topic, partition)
     }
+
+    /// The receipt of messages that are `Buffered`: it is complete from the start.
+    #[inline(always)]
+    pub(crate) fn buffered(appended: tailwater_log::Appended, partition: PartitionId) -> Self {
+        Self { pending: Pending::Buffered { appended, convert: told, partition } }
+    }
+}
+
+fn told(appended: tailwater_log::Appended, partition: PartitionId) -> Appended {
+    Appended { partition, offset: appended.offsets.start, epoch: appended.epoch }
 }
 
 impl Receipt<()> {
@@ -165,6 +181,9 @@ impl<T> Future for Receipt<T> {
             Pending::Append { receipt, convert, topic, partition } => {
                 Pin::new(receipt).poll(context).map(|outcome| finish(outcome, *convert, topic, partition))
             }
+            Pending::Buffered { appended, convert, partition } => {
+                Poll::Ready(Ok(convert(*appended, *partition)))
+            }
             Pending::Flush { flush, value } => flush.poll(context).map(|outcome| outcome.map(|()| value())),
             Pending::Done { outcome, value } => Poll::Ready(outcome.clone().map(|()| value())),
         }
@@ -178,6 +197,11 @@ impl<T> fmt::Debug for Receipt<T> {
                 .debug_struct("Receipt")
                 .field("partition", &format_args!("{}", partition.place()))
                 .field("durability", &receipt.durability())
+                .finish_non_exhaustive(),
+            Pending::Buffered { partition, .. } => f
+                .debug_struct("Receipt")
+                .field("partition", partition)
+                .field("durability", &Durability::Buffered)
                 .finish_non_exhaustive(),
             Pending::Flush { .. } | Pending::Done { .. } => f.debug_struct("Receipt").finish_non_exhaustive(),
         }

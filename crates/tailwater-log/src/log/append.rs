@@ -1,37 +1,48 @@
 //! Appending: from a call to an offset.
 
-use std::sync::Arc;
+use std::fmt;
 use std::time::{Duration, Instant};
 
 use super::commit::Turn;
 use super::staging::{Need, Refusal, Staging};
-use super::{Appended, Inner, NewRecord, Receipt, WhenFull};
+use super::{Appended, Inner, NewRecord, WhenFull};
+use crate::limits::MAX_BATCH_OFFSETS;
 use crate::{Durability, Error, LogEpoch, Offset, OffsetRange, Result};
 
-/// The end of the offsets of records that were staged, and their epoch and durability; or that they were not.
+/// Records that were staged: their offsets and epoch, and the durability that their log is configured with.
 ///
 /// Two words, which are returned in registers. What is returned through memory is put there in pieces of one size and taken
 /// in pieces of another, for which the processor waits longer than all of an append takes.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Staged {
-    /// 0 if nothing was staged: no record's offset ends there.
+#[derive(Clone, Copy)]
+pub struct Staged {
+    /// The end of their offsets; 0 if nothing was staged, since no record's offset ends there.
     end: u64,
     terms: Terms,
 }
 
-/// The epoch and the durability of records, in one word.
-#[derive(Clone, Copy, Debug)]
+/// The epoch, the durability and the count of records, in one word.
+#[derive(Clone, Copy)]
 pub(crate) struct Terms(u64);
 
 impl Terms {
+    const EPOCH_AT: u32 = 8;
+    const COUNT_AT: u32 = 40;
+
+    /// Terms of `count` records: 1 to [`MAX_BATCH_OFFSETS`].
     #[inline]
-    pub(crate) fn new(epoch: LogEpoch, durability: Durability) -> Self {
-        Self(u64::from(epoch.get()) << 8 | durability as u64)
+    pub(crate) fn new(epoch: LogEpoch, durability: Durability, count: u64) -> Self {
+        Self((count - 1) << Self::COUNT_AT | u64::from(epoch.get()) << Self::EPOCH_AT | durability as u64)
+    }
+
+    #[inline]
+    fn count(self) -> u64 {
+        (self.0 >> Self::COUNT_AT) + 1
     }
 
     #[inline]
     pub(crate) fn epoch(self) -> LogEpoch {
-        LogEpoch::new(u32::try_from(self.0 >> 8).unwrap_or(u32::MAX))
+        const MASK: u64 = u32::MAX as u64;
+        LogEpoch::new(u32::try_from(self.0 >> Self::EPOCH_AT & MASK).unwrap_or(u32::MAX))
     }
 
     #[inline]
@@ -46,16 +57,19 @@ impl Terms {
     }
 }
 
+const _: () = assert!(MAX_BATCH_OFFSETS as u64 - 1 < 1 << (u64::BITS - Terms::COUNT_AT));
+
 impl Staged {
     #[inline]
     pub(crate) fn nothing() -> Self {
         Self { end: 0, terms: Terms(0) }
     }
 
-    /// Records whose offsets end at `end`, in a log with this durability.
+    /// Records that were staged in a log with this durability.
     #[inline]
-    pub(crate) fn new(end: Offset, epoch: LogEpoch, configured: Durability) -> Self {
-        Self { end: end.get(), terms: Terms::new(epoch, configured) }
+    pub(crate) fn new(appended: Appended, configured: Durability) -> Self {
+        let Appended { offsets, epoch } = appended;
+        Self { end: offsets.end.get(), terms: Terms::new(epoch, configured, offsets.count()) }
     }
 
     #[inline]
@@ -63,12 +77,29 @@ impl Staged {
         self.end == 0
     }
 
-    /// The receipt for them: they are `count` records of `log`.
+    /// Where the records are.
     #[inline]
-    pub(crate) fn receipt(self, log: &Arc<Inner>, count: usize, durability: Option<Durability>) -> Receipt {
-        let offsets = OffsetRange { start: Offset::new(self.end - count as u64), end: Offset::new(self.end) };
-        let appended = Appended { offsets, epoch: self.terms.epoch() };
-        Receipt::new(log, appended, durability.unwrap_or(self.terms.durability()))
+    #[must_use]
+    pub fn appended(self) -> Appended {
+        let start = Offset::new(self.end - self.terms.count());
+        let offsets = OffsetRange { start, end: Offset::new(self.end) };
+        Appended { offsets, epoch: self.terms.epoch() }
+    }
+
+    /// The durability that the log is configured with.
+    #[inline]
+    #[must_use]
+    pub fn durability(self) -> Durability {
+        self.terms.durability()
+    }
+}
+
+impl fmt::Debug for Staged {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Staged")
+            .field("appended", &self.appended())
+            .field("durability", &self.durability())
+            .finish()
     }
 }
 
@@ -98,7 +129,7 @@ impl Inner {
         let now = self.now();
         let staged = self.staging().extend_open_batch(record, now);
         if !staged.is_nothing() {
-            self.write_if_awaited(staged.terms.durability());
+            self.write_if_awaited(staged.durability());
         }
         staged
     }
@@ -115,7 +146,7 @@ impl Inner {
             [record] => staging.append_one(record, now),
             records => staging.append_batch(records, now),
         })?;
-        Ok(Staged::new(appended.offsets.end, appended.epoch, configured))
+        Ok(Staged::new(appended, configured))
     }
 
     /// Where readers see what is written, and one of them sleeps: writes at once instead of at the next interval.

@@ -25,7 +25,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use append::Staged;
+pub use append::Staged;
 pub(crate) use checkpoint_file::{CHECKPOINT_NAME, CheckpointFile, FoundCheckpoint, ScanPoint};
 pub(crate) use fetch::kind_of;
 pub use fetch::{FetchHint, Fetched, FetchedBatch, Record};
@@ -215,14 +215,35 @@ impl Log {
         durability: Option<Durability>,
         when_full: WhenFull,
     ) -> Result<Receipt> {
-        let mut staged = match records {
+        match self.append_staged(records, when_full) {
+            Ok(staged) => Ok(self.receipt_of(staged, durability)),
+            Err(error) => Err(*error),
+        }
+    }
+
+    /// As [`Log::append`] without a receipt, in a form that costs less for who waits for nothing.
+    ///
+    /// # Errors
+    ///
+    /// As [`Log::append`].
+    #[inline(always)]
+    pub fn append_staged(
+        &self,
+        records: &[NewRecord<'_>],
+        when_full: WhenFull,
+    ) -> Result<Staged, Box<Error>> {
+        // Inlined where it is called, as are those around it: what is handed on through memory costs as much as an append.
+        let staged = match records {
             [record] => self.inner.extend_open_batch(record),
             _ => Staged::nothing(),
         };
-        if staged.is_nothing() {
-            staged = self.inner.append_records(records, when_full).map_err(|error| *error)?;
-        }
-        Ok(staged.receipt(&self.inner, records.len(), durability))
+        if staged.is_nothing() { self.inner.append_records(records, when_full) } else { Ok(staged) }
+    }
+
+    /// The receipt of what [`Log::append_staged`] of this log has staged.
+    #[inline(always)]
+    pub fn receipt_of(&self, staged: Staged, durability: Option<Durability>) -> Receipt {
+        self.receipt(staged.appended(), durability.unwrap_or(staged.durability()))
     }
 
     /// As [`Log::append`], if the log end offset is `expected_end`: a compare-and-append.
@@ -237,7 +258,7 @@ impl Log {
         durability: Option<Durability>,
         when_full: WhenFull,
     ) -> Result<Receipt> {
-        self.append_staged(durability, when_full, |staging, now| {
+        self.stage(durability, when_full, |staging, now| {
             let log_end_offset = staging.next_offset();
             if log_end_offset != expected_end {
                 return Err(Error::UnexpectedEnd { expected: expected_end, log_end_offset }.into());
@@ -257,7 +278,7 @@ impl Log {
         durability: Option<Durability>,
         when_full: WhenFull,
     ) -> Result<Receipt> {
-        self.append_staged(durability, when_full, |staging, now| staging.append_opaque(batch, now))
+        self.stage(durability, when_full, |staging, now| staging.append_opaque(batch, now))
     }
 
     /// For a task whose append answered [`Error::StagingFull`]: `Ready` when there may be room again. The task is woken
@@ -537,7 +558,7 @@ impl Log {
 
     /// Stages what `stage` makes, at one time however often it is asked.
     #[inline]
-    fn append_staged(
+    fn stage(
         &self,
         durability: Option<Durability>,
         when_full: WhenFull,

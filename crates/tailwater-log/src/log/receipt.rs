@@ -1,5 +1,6 @@
 //! Receipts: the completion of an append.
 
+use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -15,7 +16,6 @@ use crate::{Durability, Offset, OffsetRange, Result};
 ///
 /// Dropping a receipt cancels nothing. A thread that waits may write and sync on behalf of all; a task never does, so
 /// somebody else has to (a thread that waits, [`Log::sync`](crate::Log::sync), [`Log::maintain`](crate::Log::maintain)).
-#[derive(Debug)]
 #[must_use = "an append is acknowledged only when its receipt completes"]
 pub struct Receipt {
     /// Whole words: a receipt that is taken apart byte by byte costs more than the append.
@@ -31,7 +31,7 @@ impl Receipt {
     pub(crate) fn new(log: &Arc<Inner>, appended: Appended, durability: Durability) -> Self {
         let log = (durability != Durability::Buffered).then(|| Arc::clone(log));
         let Appended { offsets: OffsetRange { start, end }, epoch } = appended;
-        Self { start, end, terms: Terms::new(epoch, durability), log }
+        Self { start, end, terms: Terms::new(epoch, durability, 1), log }
     }
 
     #[inline]
@@ -89,6 +89,15 @@ impl Receipt {
             Some(log) => log.outcome(self.appended(), self.terms.durability()),
             None => Some(Ok(self.appended())),
         }
+    }
+}
+
+impl fmt::Debug for Receipt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Receipt")
+            .field("appended", &self.appended())
+            .field("durability", &self.durability())
+            .finish_non_exhaustive()
     }
 }
 

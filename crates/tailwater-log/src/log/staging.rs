@@ -231,12 +231,8 @@ impl Staging {
 
     /// Stages one record, into the open batch if there is one that takes it.
     pub(crate) fn append_one(&mut self, record: &NewRecord<'_>, now: Timestamp) -> Result<Appended, Refusal> {
-        let start = self.next_offset;
-        if self.extend_open_batch(record, now).is_nothing() {
-            return self.open_batch(record, now);
-        }
-        let offsets = OffsetRange { start, end: self.next_offset };
-        Ok(Appended { offsets, epoch: self.epoch })
+        let staged = self.extend_open_batch(record, now);
+        if staged.is_nothing() { self.open_batch(record, now) } else { Ok(staged.appended()) }
     }
 
     /// Puts a record into the open batch, if there is one and the record fits.
@@ -264,8 +260,9 @@ impl Staging {
         // The batch's time is that of its newest record: a reader who asks for a time then misses none.
         self.latest_append_time = self.latest_append_time.max(now);
         header.append_time = self.latest_append_time;
+        let offsets = OffsetRange { start: self.next_offset, end: next_offset };
         self.next_offset = next_offset;
-        Staged::new(next_offset, self.epoch, self.durability)
+        Staged::new(Appended { offsets, epoch: self.epoch }, self.durability)
     }
 
     /// Stages one record as a batch that takes more.

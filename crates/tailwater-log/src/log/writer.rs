@@ -199,7 +199,8 @@ impl Writer {
     pub(crate) fn allocate(&mut self, log: &Inner, end: u64) -> Result<()> {
         let config = log.config.load();
         if config.preallocate && end > self.allocated {
-            let step = self.allocated.clamp(FIRST_ALLOCATION_BYTES, LARGEST_ALLOCATION_STEP_BYTES);
+            // To four times what there is: each step has a few hundred slow syncs behind it.
+            let step = (3 * self.allocated).clamp(FIRST_ALLOCATION_BYTES, LARGEST_ALLOCATION_STEP_BYTES);
             let planned = (self.allocated + step).min(u64::from(config.segment_bytes)).max(end);
             if let Err(error) = self.file.allocate(planned) {
                 if planned == end || !matches!(error, Error::DiskFull { .. }) {

@@ -64,7 +64,7 @@ impl Embedded {
             self.inner.queues().request_sync(&lazy);
         }
         self.inner.queues().note_activity(&lazy);
-        Ok(Receipt::appended(receipt, topic, lazy))
+        Ok(Receipt::appended(receipt, &topic, &lazy))
     }
 
     /// Removes every record from `offset` on, durably. Positions beyond it are noticed as diverged, since the log epoch

@@ -38,7 +38,7 @@ impl Groups {
     pub(crate) fn receipt(&self, receipt: tailwater_log::Receipt) -> Receipt<()> {
         self.queues.request_sync(&self.lazy);
         self.note_activity();
-        Receipt::append(receipt, |_, _| (), Arc::clone(&self.topic), Arc::clone(&self.lazy))
+        Receipt::append(receipt, |_, _| (), &self.topic, &self.lazy)
     }
 
     /// Makes durable all that was committed.

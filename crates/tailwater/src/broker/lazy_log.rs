@@ -70,6 +70,9 @@ pub(crate) struct LazyLog {
     /// Tells it from every other in the queues of the background threads.
     pub(crate) key: u64,
     log: ArcSwapOption<Log>,
+    /// The first log that was opened, which most partitions keep: had without counting who has it. It stays here when it
+    /// is forgotten, which only a repair does, and is not used any more.
+    first: OnceLock<Log>,
     /// How often the log was forgotten.
     generation: AtomicU64,
     opening: Mutex<()>,
@@ -89,6 +92,7 @@ impl LazyLog {
             identity,
             key: NEXT_KEY.fetch_add(1, Ordering::Relaxed),
             log: ArcSwapOption::empty(),
+            first: OnceLock::new(),
             generation: AtomicU64::new(0),
             opening: Mutex::new(()),
             failure: OnceLock::new(),
@@ -105,6 +109,13 @@ impl LazyLog {
     /// The log, if it is open.
     pub(crate) fn opened(&self) -> Option<Log> {
         self.log.load().as_deref().cloned()
+    }
+
+    /// The log, if it is open, works, and was never forgotten.
+    #[inline]
+    pub(crate) fn first(&self) -> Option<&Log> {
+        let is_forgotten = self.generation() > 0;
+        self.first.get().filter(|_| !is_forgotten && self.failure.get().is_none())
     }
 
     /// The log; opens it first if need be.
@@ -136,6 +147,7 @@ impl LazyLog {
         };
         let log = opened.map_err(|error| Error::from(error).in_partition(&self.place))?;
         self.log.store(Some(Arc::new(log.clone())));
+        let _ = self.first.set(log.clone());
         if !opener.is_read_only {
             // A segment may be old enough to be rolled, and what a crash left wants a checkpoint.
             opener.queues.note_activity(self);

@@ -89,15 +89,45 @@ impl Topic {
 
     /// One partition, which need not be open.
     pub(crate) fn partition(&self, partition: PartitionId) -> Result<Arc<LazyLog>> {
+        self.with_partition(|_| partition, |found| Ok(Arc::clone(found)))
+    }
+
+    /// Does something with the partition, which need not be open, that `choose` names when it is told how many there are.
+    #[inline(always)]
+    pub(crate) fn with_partition<T>(
+        &self,
+        choose: impl FnOnce(u32) -> PartitionId,
+        act: impl FnOnce(&Arc<LazyLog>) -> Result<T>,
+    ) -> Result<T> {
         let partitions = self.partitions.load();
+        // At most 100,000.
+        let partition_count = u32::try_from(partitions.len()).unwrap_or(u32::MAX);
+        let partition = choose(partition_count);
         match partitions.get(partition.get() as usize) {
-            Some(found) => Ok(Arc::clone(found)),
-            None => Err(Error::UnknownPartition {
-                topic: Arc::clone(&self.name),
-                partition,
-                partition_count: self.partition_count(),
-            }),
+            Some(found) => act(found),
+            None => {
+                let topic = Arc::clone(&self.name);
+                Err(Error::UnknownPartition { topic, partition, partition_count })
+            }
         }
+    }
+
+    /// Does something with the log of one of the topic's partitions.
+    #[inline(always)]
+    pub(crate) fn with_log<T>(
+        &self,
+        partition: &Arc<LazyLog>,
+        act: impl FnOnce(&Log) -> Result<T>,
+    ) -> Result<T> {
+        let opened;
+        let log = match partition.first() {
+            Some(log) if !self.is_deleted() => log,
+            _ => {
+                opened = self.open(partition)?;
+                &opened
+            }
+        };
+        act(log)
     }
 
     /// The log of one of the topic's partitions.

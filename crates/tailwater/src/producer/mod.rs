@@ -11,7 +11,7 @@ pub use message::Message;
 pub use options::ProducerOptions;
 pub use send_async::SendAsync;
 
-use tailwater_log::{Durability, Log, NewRecord, PartitionId, WhenFull};
+use tailwater_log::{Durability, Log, NewRecord, PartitionId, Staged, WhenFull};
 
 use crate::broker::{Inner, LazyLog, Topic};
 use crate::partitioner::{StickyPartitioner, partition_for_key};
@@ -82,10 +82,9 @@ impl Producer {
     /// Those of [`Producer::send`] and [`Receipt::wait`].
     pub fn publish<'m>(&self, message: impl Into<Message<'m>>) -> Result<Appended> {
         let message = message.into();
-        let partition = self.route(&message)?;
         // This thread sees to the sync itself.
-        let receipt = self.append(&partition, &[message.to_record()], Room::Wait)?;
-        self.receipt(receipt, partition).wait()
+        self.route(&message, |partition| self.append(partition, &[message.to_record()], Room::Wait, false))?
+            .wait()
     }
 
     /// Hands a message over, and waits for room if need be: at most `max_block`. Messages of one thread to one partition
@@ -100,7 +99,7 @@ impl Producer {
     /// - [`Error::Failed`], [`Error::Corrupt`]: the partition takes no messages.
     pub fn send<'m>(&self, message: impl Into<Message<'m>>) -> Result<Receipt<Appended>> {
         let message = message.into();
-        self.send_to(self.route(&message)?, &[message.to_record()], Room::Wait)
+        self.route(&message, |partition| self.send_to(partition, &[message.to_record()], Room::Wait))
     }
 
     /// As [`Producer::send`], but answers [`Error::StagingFull`] rather than wait for room.
@@ -110,7 +109,7 @@ impl Producer {
     /// As [`Producer::send`].
     pub fn try_send<'m>(&self, message: impl Into<Message<'m>>) -> Result<Receipt<Appended>> {
         let message = message.into();
-        self.send_to(self.route(&message)?, &[message.to_record()], Room::Fail)
+        self.route(&message, |partition| self.send_to(partition, &[message.to_record()], Room::Fail))
     }
 
     /// As [`Producer::send`] in a task: a future of the receipt, which waits for room without holding a thread up, for as
@@ -127,7 +126,7 @@ impl Producer {
     /// As [`Producer::send`]; [`Error::InvalidBatch`] if there are no messages.
     pub fn send_batch(&self, partition: PartitionId, messages: &[Message<'_>]) -> Result<Receipt<Appended>> {
         let records: Vec<NewRecord<'_>> = messages.iter().map(|message| message.to_record()).collect();
-        self.send_to(self.shared.topic.partition(partition)?, &records, Room::Wait)
+        self.send_to(&self.shared.topic.partition(partition)?, &records, Room::Wait)
     }
 
     /// Makes durable everything that was sent to the topic before this call, whatever its producer's durability.
@@ -146,48 +145,61 @@ impl Producer {
         &self.shared.topic.name
     }
 
-    /// Which partition a message goes to.
-    fn route(&self, message: &Message<'_>) -> Result<Arc<LazyLog>> {
-        let topic = &self.shared.topic;
-        let partition_count = topic.partition_count();
-        topic.partition(match (message.chosen_partition(), message.key_bytes()) {
+    /// Does something with the partition that a message goes to.
+    #[inline(always)]
+    fn route<T>(&self, message: &Message<'_>, act: impl FnOnce(&Arc<LazyLog>) -> Result<T>) -> Result<T> {
+        let choose = |partition_count| match (message.chosen_partition(), message.key_bytes()) {
             (Some(chosen), _) => chosen,
             (None, Some(key)) => partition_for_key(key, partition_count),
             (None, None) => self.shared.sticky.next(message.size_bytes(), partition_count),
-        })
+        };
+        self.shared.topic.with_partition(choose, act)
     }
 
+    #[inline(always)]
     fn send_to(
         &self,
-        partition: Arc<LazyLog>,
+        partition: &Arc<LazyLog>,
         records: &[NewRecord<'_>],
         room: Room,
     ) -> Result<Receipt<Appended>> {
-        let receipt = self.append(&partition, records, room)?;
-        if receipt.durability() == Durability::Durable {
-            // Nobody waits for it yet, and perhaps only a task ever will.
-            self.shared.broker.queues().request_sync(&partition);
-        }
-        Ok(self.receipt(receipt, partition))
+        // Nobody waits for it yet, and perhaps only a task ever will.
+        self.append(partition, records, room, true)
     }
 
+    /// Appends records, and has another thread sync them, where they are to be synced, if `is_synced_by_others`.
+    ///
+    /// All of it in one piece of code: a receipt that is handed on from call to call costs more than the append.
+    #[inline(always)]
     fn append(
         &self,
         partition: &Arc<LazyLog>,
         records: &[NewRecord<'_>],
         room: Room,
-    ) -> Result<tailwater_log::Receipt> {
+        is_synced_by_others: bool,
+    ) -> Result<Receipt<Appended>> {
         let Shared { broker, topic, options, .. } = &*self.shared;
         broker.check_open()?;
-        let log = topic.open(partition)?;
-        let appended = match (room, options.max_block) {
-            (Room::Fail, _) => log.append(records, options.durability, WhenFull::Fail),
-            (Room::Wait, None) => log.append(records, options.durability, WhenFull::Wait),
-            (Room::Wait, Some(_)) => self.append_within(&log, records),
-        };
-        let receipt = appended.map_err(|error| topic.explain(error, partition.place()))?;
-        broker.queues().note_activity(partition);
-        Ok(receipt)
+        topic.with_log(partition, |log| {
+            let staged = match (room, options.max_block) {
+                (Room::Wait, Some(_)) => self.append_within(log, records),
+                (Room::Wait, None) => log.append_staged(records, WhenFull::Wait),
+                (Room::Fail, _) => log.append_staged(records, WhenFull::Fail),
+            };
+            let staged = match staged {
+                Ok(staged) => staged,
+                Err(error) => return Err(topic.explain(*error, partition.place())),
+            };
+            broker.queues().note_activity(partition);
+            let durability = options.durability.unwrap_or(staged.durability());
+            if durability == Durability::Buffered {
+                return Ok(Receipt::buffered(staged.appended(), partition.place().partition));
+            }
+            if is_synced_by_others && durability == Durability::Durable {
+                broker.queues().request_sync(partition);
+            }
+            Ok(Receipt::appended(log.receipt_of(staged, Some(durability)), topic, partition))
+        })
     }
 
     /// Appends within this producer's own limit of time, making the room itself.
@@ -195,14 +207,15 @@ impl Producer {
         &self,
         log: &Log,
         records: &[NewRecord<'_>],
-    ) -> tailwater_log::Result<tailwater_log::Receipt> {
+    ) -> Result<Staged, Box<tailwater_log::Error>> {
         let options = self.shared.options;
         let deadline = options.max_block.and_then(|wait| Instant::now().checked_add(wait));
         let mut has_written = false;
         loop {
-            match log.append(records, options.durability, WhenFull::Fail) {
-                Err(tailwater_log::Error::StagingFull { .. })
-                    if deadline.is_none_or(|deadline| Instant::now() < deadline) =>
+            match log.append_staged(records, WhenFull::Fail) {
+                Err(error)
+                    if matches!(*error, tailwater_log::Error::StagingFull { .. })
+                        && deadline.is_none_or(|deadline| Instant::now() < deadline) =>
                 {
                     // A write makes room, unless a roll waits for a sync.
                     if has_written {
@@ -215,10 +228,6 @@ impl Producer {
                 appended => return appended,
             }
         }
-    }
-
-    fn receipt(&self, receipt: tailwater_log::Receipt, partition: Arc<LazyLog>) -> Receipt<Appended> {
-        Receipt::appended(receipt, Arc::clone(&self.shared.topic), partition)
     }
 }
 

@@ -32,7 +32,7 @@ impl<'p, 'm> SendAsync<'p, 'm> {
         let partition = match &self.partition {
             Some(chosen) => Arc::clone(chosen),
             None => {
-                let chosen = self.producer.route(&self.message)?;
+                let chosen = self.producer.route(&self.message, |chosen| Ok(Arc::clone(chosen)))?;
                 self.partition = Some(Arc::clone(&chosen));
                 chosen
             }
@@ -44,7 +44,7 @@ impl<'p, 'm> SendAsync<'p, 'm> {
                 std::task::ready!(flush.poll(context))?;
                 self.flush = None;
             }
-            let sent = self.producer.send_to(Arc::clone(&partition), &[self.message.to_record()], Room::Fail);
+            let sent = self.producer.send_to(&partition, &[self.message.to_record()], Room::Fail);
             let Err(Error::StagingFull { .. }) = sent else { return Poll::Ready(sent) };
             let topic = &self.producer.shared.topic;
             let log = topic.open(&partition)?;
