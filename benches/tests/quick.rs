@@ -50,6 +50,15 @@ fn every_workload_of_the_comparison_runs_and_is_reported() {
 }
 
 #[test]
+fn what_else_was_tried_runs_and_is_reported() {
+    let directory = directory();
+    succeed(env!("CARGO_BIN_EXE_compare"), &["--quick", "--tried", directory.path().to_str().unwrap()]);
+    let csv = std::fs::read_to_string(directory.path().join("results.csv")).unwrap();
+    let measured: BTreeSet<&str> = csv.lines().skip(1).filter_map(|line| line.split(',').next()).collect();
+    assert_eq!(measured, rows::TRIED.iter().map(|row| row.name).collect());
+}
+
+#[test]
 fn unknown_names_are_refused_before_anything_runs() {
     let directory = directory();
     let results = directory.path().to_str().unwrap();

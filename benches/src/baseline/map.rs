@@ -5,7 +5,7 @@
 use std::fs::File;
 use std::io;
 
-use memmap2::{MmapOptions, MmapRaw};
+use memmap2::{Advice, MmapOptions, MmapRaw};
 
 /// A map of the first bytes of a file.
 #[derive(Debug)]
@@ -21,6 +21,18 @@ impl Map {
     /// What the operating system says.
     pub fn new(file: &File, length_bytes: usize) -> io::Result<Self> {
         Ok(Self { raw: MmapOptions::new().len(length_bytes).map_raw_read_only(file)? })
+    }
+
+    /// As [`Map::new`], with advice to the kernel where it takes any: a map that it does not take it for is as good as one
+    /// without.
+    ///
+    /// # Errors
+    ///
+    /// What the operating system says to the mapping.
+    pub fn advised(file: &File, length_bytes: usize, advice: Advice) -> io::Result<Self> {
+        let map = Self::new(file, length_bytes)?;
+        let _ = map.raw.advise(advice);
+        Ok(map)
     }
 
     /// The bytes in `[start, end)`, all of which were written before.

@@ -39,6 +39,9 @@ struct Arguments {
     /// Published crates to run beside Tailwater: names, or `all`; may be repeated. Needs the feature `peers`
     #[arg(long, value_name = "CRATE", value_delimiter = ',')]
     peers: Vec<String>,
+    /// Runs, in place of the workloads, what else was tried for them
+    #[arg(long)]
+    tried: bool,
     /// Lists the workloads and the crates, and ends
     #[arg(long)]
     list: bool,
@@ -69,7 +72,7 @@ fn run(arguments: &Arguments) -> Result<()> {
     let rounds = if arguments.quick { 1 } else { arguments.rounds as usize };
     let machine = host::describe(&scale.work);
     let mut done = Vec::new();
-    for row in chosen_rows(&arguments.row)? {
+    for row in chosen_rows(if arguments.tried { rows::TRIED } else { rows::ALL }, &arguments.row)? {
         let outcomes = contest::run(row, &scale, rounds, &mut progress)?;
         done.push((row, outcomes));
     }
@@ -83,7 +86,7 @@ fn run(arguments: &Arguments) -> Result<()> {
 
 fn list() -> Result<()> {
     let mut out = std::io::stdout().lock();
-    for row in rows::ALL {
+    for row in rows::ALL.iter().chain(rows::TRIED) {
         writeln!(out, "{:24} {}", row.name, row.title)?;
     }
     for peer in peers::all() {
@@ -92,13 +95,12 @@ fn list() -> Result<()> {
     Ok(())
 }
 
-fn chosen_rows(names: &[String]) -> Result<Vec<&'static Row>> {
-    if let Some(unknown) = names.iter().find(|name| !rows::ALL.iter().any(|row| row.name.starts_with(*name)))
-    {
+fn chosen_rows(all: &'static [Row], names: &[String]) -> Result<Vec<&'static Row>> {
+    if let Some(unknown) = names.iter().find(|name| !all.iter().any(|row| row.name.starts_with(*name))) {
         return Err(format!("there is no workload {unknown:?}; --list shows what there is").into());
     }
     let is_chosen = |row: &&Row| names.is_empty() || names.iter().any(|name| row.name.starts_with(name));
-    Ok(rows::ALL.iter().filter(is_chosen).collect())
+    Ok(all.iter().filter(is_chosen).collect())
 }
 
 fn chosen_peers(names: &[String]) -> Result<Vec<String>> {

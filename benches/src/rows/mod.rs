@@ -11,6 +11,8 @@ mod hand_over;
 pub mod open;
 mod random_read;
 mod scan;
+mod tried_map;
+mod tried_sync;
 
 use crate::contest::Row;
 
@@ -33,6 +35,9 @@ pub const ALL: &[Row] = &[
     open::KILLED,
     facade::ROW,
 ];
+
+/// What else was tried, in place of what is done: without Tailwater.
+pub const TRIED: &[Row] = &[tried_sync::ROW, tried_map::ROW];
 
 /// Size of a record's value where a row does not say otherwise, in bytes.
 pub const VALUE_BYTES: usize = 1024;
