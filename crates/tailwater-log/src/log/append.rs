@@ -124,10 +124,20 @@ impl Inner {
         Ok((appended, configured))
     }
 
-    /// Stages one record into the batch that is open, if there is one that takes it.
-    pub(crate) fn extend_open_batch(&self, record: &NewRecord<'_>) -> Staged {
+    /// Stages one record, into the batch that is open or into a new one; nothing if something has to be done before, or it
+    /// cannot be.
+    pub(crate) fn append_one(&self, record: &NewRecord<'_>) -> Staged {
         let now = self.now();
-        let staged = self.staging().extend_open_batch(record, now);
+        let staged = {
+            let mut staging = self.staging();
+            let staged = staging.extend_open_batch(record, now);
+            match staged.is_nothing() {
+                true => staging.open_batch(record, now).map_or(Staged::nothing(), |appended| {
+                    Staged::new(appended, staging.durability())
+                }),
+                false => staged,
+            }
+        };
         if !staged.is_nothing() {
             self.write_if_awaited(staged.durability());
         }

@@ -168,6 +168,18 @@ impl Inner {
         }
     }
 
+    /// Whether an append has reached `durability` for certain, which is most often so.
+    #[inline]
+    pub(crate) fn has_reached(&self, appended: Appended, durability: Durability) -> bool {
+        let end = match durability {
+            Durability::Buffered => return true,
+            Durability::Written => self.ends.written(),
+            Durability::Durable => self.ends.durable(),
+        };
+        // The end before the epoch, as in `outcome`.
+        self.ends.epoch() == appended.epoch && end >= appended.offsets.end
+    }
+
     /// What became of an append, or `None` as long as that is open.
     pub(crate) fn outcome(&self, appended: Appended, durability: Durability) -> Option<Result<Appended>> {
         let end = match durability {

@@ -234,7 +234,7 @@ impl Log {
     ) -> Result<Staged, Box<Error>> {
         // Inlined where it is called, as are those around it: what is handed on through memory costs as much as an append.
         let staged = match records {
-            [record] => self.inner.extend_open_batch(record),
+            [record] => self.inner.append_one(record),
             _ => Staged::nothing(),
         };
         if staged.is_nothing() { self.inner.append_records(records, when_full) } else { Ok(staged) }

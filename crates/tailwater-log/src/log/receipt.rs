@@ -62,6 +62,12 @@ impl Receipt {
 
     fn wait_for_log(self) -> Result<Appended> {
         let Some(log) = &self.log else { return Ok(self.appended()) };
+        if self.durability() == Durability::Written && !log.has_reached(self.appended(), Durability::Written) {
+            log.write_staged(None)?;
+        }
+        if log.has_reached(self.appended(), self.durability()) {
+            return Ok(self.appended());
+        }
         match log.wait_for(self.appended(), self.terms.durability(), None) {
             Some(outcome) => outcome,
             None => unreachable!("waiting without a deadline ends only with an outcome"),

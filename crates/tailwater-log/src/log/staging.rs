@@ -84,8 +84,9 @@ impl StagedBuffer {
 /// The staging state of a log: what the append lock guards.
 #[derive(Debug)]
 pub(crate) struct Staging {
-    buffer: StagedBuffer,
-    spare: Option<StagedBuffer>,
+    /// In a box, as it goes from hand to hand.
+    buffer: Box<StagedBuffer>,
+    spare: Option<Box<StagedBuffer>>,
     /// The last batch of the buffer takes more records.
     has_open_batch: bool,
     /// Where in the buffer the open batch may end at most; 0 where it takes nothing more, or there is none.
@@ -122,7 +123,7 @@ impl Staging {
         latest_append_time: Timestamp,
     ) -> Self {
         Self {
-            buffer: StagedBuffer { position: place.position, ..StagedBuffer::default() },
+            buffer: Box::new(StagedBuffer { position: place.position, ..StagedBuffer::default() }),
             spare: None,
             has_open_batch: false,
             open_end: 0,
@@ -211,7 +212,7 @@ impl Staging {
     }
 
     /// Takes what is staged for one write, or `None` if there is nothing.
-    pub(crate) fn take(&mut self) -> Option<StagedBuffer> {
+    pub(crate) fn take(&mut self) -> Option<Box<StagedBuffer>> {
         if self.is_empty() {
             return None;
         }
@@ -222,7 +223,7 @@ impl Staging {
     }
 
     /// Gives a written buffer back for reuse, unless one large batch has made it larger than staging is meant to be.
-    pub(crate) fn recycle(&mut self, mut buffer: StagedBuffer) {
+    pub(crate) fn recycle(&mut self, mut buffer: Box<StagedBuffer>) {
         if buffer.bytes.capacity() <= 2 * self.limit_bytes {
             buffer.clear();
             self.spare = Some(buffer);
@@ -266,7 +267,7 @@ impl Staging {
     }
 
     /// Stages one record as a batch that takes more.
-    fn open_batch(&mut self, record: &NewRecord<'_>, now: Timestamp) -> Result<Appended, Refusal> {
+    pub(crate) fn open_batch(&mut self, record: &NewRecord<'_>, now: Timestamp) -> Result<Appended, Refusal> {
         let appended = self.append_batch(std::slice::from_ref(record), now)?;
         self.has_open_batch = true;
         self.limit_open_batch();

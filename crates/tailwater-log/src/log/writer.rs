@@ -70,7 +70,7 @@ pub(crate) struct Writer {
     pub(crate) next: Option<NewSegment>,
     pub(crate) unsealed: VecDeque<Unsealed>,
     /// Taken from staging and not (wholly) written: goes first.
-    pub(crate) unwritten: Option<StagedBuffer>,
+    pub(crate) unwritten: Option<Box<StagedBuffer>>,
     pub(crate) unsynced_bytes: u64,
     pub(crate) unsynced_since: Option<Timestamp>,
     pub(crate) bytes_since_checkpoint: u64,
@@ -158,14 +158,14 @@ impl Writer {
     }
 
     /// Fills in what is known when a buffer was taken, and not before.
-    fn finish(&self, mut buffer: StagedBuffer, log: &Inner) -> StagedBuffer {
+    fn finish(&self, mut buffer: Box<StagedBuffer>, log: &Inner) -> Box<StagedBuffer> {
         assert_eq!(buffer.position, self.position, "staged batches follow what was written");
         buffer.finish(self.header.salt, log.ends.durable());
         buffer
     }
 
     /// Writes the buffer that was taken, if there is one, and returns it.
-    fn write_one_buffer(&mut self, log: &Inner) -> Result<Option<StagedBuffer>> {
+    fn write_one_buffer(&mut self, log: &Inner) -> Result<Option<Box<StagedBuffer>>> {
         log.failure.check()?;
         let Some(last) = self.unwritten.as_ref().and_then(|buffer| buffer.batches.last()) else {
             return Ok(None);
