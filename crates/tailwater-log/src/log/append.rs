@@ -132,9 +132,9 @@ impl Inner {
             let mut staging = self.staging();
             let staged = staging.extend_open_batch(record, now);
             match staged.is_nothing() {
-                true => staging.open_batch(record, now).map_or(Staged::nothing(), |appended| {
-                    Staged::new(appended, staging.durability())
-                }),
+                true => staging
+                    .open_batch(record, now)
+                    .map_or(Staged::nothing(), |appended| Staged::new(appended, staging.durability())),
                 false => staged,
             }
         };

@@ -5,11 +5,13 @@
 //!   the first that it has not covered, then wakes all that it has: those find their answer without a lock, and while they
 //!   are at it the next sync is under way.
 //! - A leader that fails or unwinds hands the lead on too, so nobody waits for ever.
+//! - A new leader waits a moment for those who were just woken: most of them append again at once, and a sync that begins
+//!   without them makes them wait for the one after it. Without that, the waiters fall into two halves that take turns.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, PoisonError};
 use std::task::{Context, Waker};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::Offset;
 use crate::mistakes::{Mistake, is_planted};
@@ -32,7 +34,17 @@ struct CommitState {
     /// Threads that wait, in the order they came.
     waiters: VecDeque<Arc<Waiter>>,
     wakers: Vec<Waker>,
+    /// How many will wait soon, if all come back who were woken last.
+    expected: usize,
+    /// How many new leaders do not wait for them, since they did not come when they were waited for.
+    hurry: u32,
+    last_sync: Duration,
 }
+
+/// How long a new leader waits for others, at most: half a sync, and this.
+const LONGEST_GATHERING: Duration = Duration::from_micros(500);
+/// How many leaders go on at once after one has waited in vain.
+const HURRY_AFTER_WAITING_IN_VAIN: u32 = 32;
 
 /// A thread that waits.
 #[derive(Debug)]
@@ -134,6 +146,44 @@ impl GroupCommit {
         }
     }
 
+    /// Waits, as the new leader, for those who were woken last to come back: not for long, and not if they did not do so
+    /// lately.
+    #[cfg(not(any(loom, shuttle)))]
+    pub(crate) fn gather(&self, _leader: &Leader<'_>) {
+        let mut deadline = None;
+        loop {
+            let mut state = self.lock();
+            if state.waiters.len() >= state.expected || state.expected < 2 {
+                return;
+            }
+            if state.hurry > 0 {
+                state.hurry -= 1;
+                return;
+            }
+            let now = Instant::now();
+            let deadline =
+                *deadline.get_or_insert_with(|| now + (state.last_sync / 2).min(LONGEST_GATHERING));
+            if now >= deadline {
+                // Half of them are enough to have been worth it.
+                if state.waiters.len() < state.expected / 2 {
+                    state.hurry = HURRY_AFTER_WAITING_IN_VAIN;
+                }
+                return;
+            }
+            drop(state);
+            thread::yield_now();
+        }
+    }
+
+    /// As without a tester; those have no time, so nothing is waited for.
+    #[cfg(any(loom, shuttle))]
+    pub(crate) fn gather(&self, _leader: &Leader<'_>) {}
+
+    /// Notes how long a sync took.
+    pub(crate) fn note_sync(&self, took: Duration) {
+        self.lock().last_sync = took;
+    }
+
     /// Notes that everything below `durable` is durable, for when the leader ends.
     pub(crate) fn note_durable(&self, durable: Offset) {
         self.reached.store(durable.get(), Ordering::SeqCst);
@@ -188,6 +238,8 @@ impl Drop for Leader<'_> {
             let (covered, mut waiting): (VecDeque<_>, VecDeque<_>) =
                 state.waiters.drain(..).partition(|waiter| waiter.until.get() <= reached);
             let next = waiting.pop_front();
+            // Those who are woken, this thread, and those who wait on.
+            state.expected = covered.len() + 1 + waiting.len();
             state.waiters = waiting;
             state.is_led = next.is_some();
             (covered, next, self.0.take_wakers(&mut state))

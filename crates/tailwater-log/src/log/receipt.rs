@@ -62,7 +62,8 @@ impl Receipt {
 
     fn wait_for_log(self) -> Result<Appended> {
         let Some(log) = &self.log else { return Ok(self.appended()) };
-        if self.durability() == Durability::Written && !log.has_reached(self.appended(), Durability::Written) {
+        if self.durability() == Durability::Written && !log.has_reached(self.appended(), Durability::Written)
+        {
             log.write_staged(None)?;
         }
         if log.has_reached(self.appended(), self.durability()) {
@@ -154,6 +155,7 @@ impl Inner {
                 Turn::Done(outcome) => return Some(outcome),
                 Turn::TimedOut => return None,
                 Turn::Lead(leader) => {
+                    self.commit.gather(&leader);
                     let synced = self.sync_leading(&leader);
                     drop(leader);
                     if let Err(error) = synced {

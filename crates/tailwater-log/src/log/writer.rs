@@ -453,6 +453,7 @@ impl Inner {
         };
         let Some(plan) = plan else { return Ok(self.ends.durable()) };
         self.failure.check()?;
+        let start = Instant::now();
         let is_small = plan.bytes < 400 && is_planted(Mistake::SkipSmallSyncs);
         // In this order: the older file, the newer one's name, the newer one. The durable offset passes a segment's
         // end only when the next one can be found.
@@ -468,6 +469,7 @@ impl Inner {
             self.sync_or_fail(|| plan.active.sync_data())?;
         }
         self.counters.syncs.fetch_add(1, Ordering::Relaxed);
+        self.commit.note_sync(start.elapsed());
         self.failure.check()?;
         self.publish_durable(match is_planted(Mistake::AcknowledgeWhatIsStaged) {
             true => self.log_end_offset(),
