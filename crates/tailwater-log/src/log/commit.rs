@@ -41,7 +41,7 @@ struct CommitState {
     last_sync: Duration,
 }
 
-/// How long a new leader waits for others, at most: half a sync, and this.
+/// How long a new leader waits for others, at most: a quarter of a sync, and this.
 const LONGEST_GATHERING: Duration = Duration::from_micros(500);
 /// How many leaders go on at once after one has waited in vain.
 const HURRY_AFTER_WAITING_IN_VAIN: u32 = 32;
@@ -162,7 +162,7 @@ impl GroupCommit {
             }
             let now = Instant::now();
             let deadline =
-                *deadline.get_or_insert_with(|| now + (state.last_sync / 2).min(LONGEST_GATHERING));
+                *deadline.get_or_insert_with(|| now + (state.last_sync / 4).min(LONGEST_GATHERING));
             if now >= deadline {
                 // Half of them are enough to have been worth it.
                 if state.waiters.len() < state.expected / 2 {
