@@ -153,7 +153,7 @@ impl GroupCommit {
         let mut deadline = None;
         loop {
             let mut state = self.lock();
-            if state.waiters.len() >= state.expected || state.expected < 2 {
+            if state.waiters.len() >= state.expected {
                 return;
             }
             if state.hurry > 0 {
@@ -238,8 +238,8 @@ impl Drop for Leader<'_> {
             let (covered, mut waiting): (VecDeque<_>, VecDeque<_>) =
                 state.waiters.drain(..).partition(|waiter| waiter.until.get() <= reached);
             let next = waiting.pop_front();
-            // Those who are woken, this thread, and those who wait on.
-            state.expected = covered.len() + 1 + waiting.len();
+            // Those who are woken, those who wait on, and this thread, unless the next leader is of them.
+            state.expected = covered.len() + waiting.len() + usize::from(next.is_some());
             state.waiters = waiting;
             state.is_led = next.is_some();
             (covered, next, self.0.take_wakers(&mut state))

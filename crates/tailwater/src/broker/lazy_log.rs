@@ -70,9 +70,6 @@ pub(crate) struct LazyLog {
     /// Tells it from every other in the queues of the background threads.
     pub(crate) key: u64,
     log: ArcSwapOption<Log>,
-    /// The first log that was opened, which most partitions keep: had without counting who has it. It stays here when it
-    /// is forgotten, which only a repair does, and is not used any more.
-    first: OnceLock<Log>,
     /// How often the log was forgotten.
     generation: AtomicU64,
     opening: Mutex<()>,
@@ -92,7 +89,6 @@ impl LazyLog {
             identity,
             key: NEXT_KEY.fetch_add(1, Ordering::Relaxed),
             log: ArcSwapOption::empty(),
-            first: OnceLock::new(),
             generation: AtomicU64::new(0),
             opening: Mutex::new(()),
             failure: OnceLock::new(),
@@ -111,11 +107,14 @@ impl LazyLog {
         self.log.load().as_deref().cloned()
     }
 
-    /// The log, if it is open, works, and was never forgotten.
-    #[inline]
-    pub(crate) fn first(&self) -> Option<&Log> {
-        let is_forgotten = self.generation() > 0;
-        self.first.get().filter(|_| !is_forgotten && self.failure.get().is_none())
+    /// Does something with the log if it is open and works; otherwise gives `act` back. Counts nobody who has the log: one
+    /// who holds on to a deleted topic must not hold on to its files.
+    #[inline(always)]
+    pub(crate) fn with_opened<T, F: FnOnce(&Log) -> T>(&self, act: F) -> Result<T, F> {
+        match &*self.log.load() {
+            Some(log) if self.failure.get().is_none() => Ok(act(log)),
+            _ => Err(act),
+        }
     }
 
     /// The log; opens it first if need be.
@@ -147,7 +146,6 @@ impl LazyLog {
         };
         let log = opened.map_err(|error| Error::from(error).in_partition(&self.place))?;
         self.log.store(Some(Arc::new(log.clone())));
-        let _ = self.first.set(log.clone());
         if !opener.is_read_only {
             // A segment may be old enough to be rolled, and what a crash left wants a checkpoint.
             opener.queues.note_activity(self);

@@ -119,15 +119,13 @@ impl Topic {
         partition: &Arc<LazyLog>,
         act: impl FnOnce(&Log) -> Result<T>,
     ) -> Result<T> {
-        let opened;
-        let log = match partition.first() {
-            Some(log) if !self.is_deleted() => log,
-            _ => {
-                opened = self.open(partition)?;
-                &opened
-            }
-        };
-        act(log)
+        if self.is_deleted() {
+            return Err(self.unknown());
+        }
+        match partition.with_opened(act) {
+            Ok(done) => done,
+            Err(act) => act(&self.open(partition)?),
+        }
     }
 
     /// The log of one of the topic's partitions.
