@@ -13,8 +13,10 @@ use super::OpenSegment;
 
 /// How much is read at a time when bodies are wanted, in bytes.
 const WINDOW_BYTES: usize = 256 * 1024;
-/// How much is read at a time when only headers are wanted, in bytes.
+/// How much is read at a time when only headers are wanted and they are far apart, in bytes.
 const HEADER_WINDOW_BYTES: usize = 4 * 1024;
+/// Headers closer to each other than this are not read one by one: from a disk, all that lies between them is there sooner.
+const FAR_BYTES: u64 = 64 * 1024;
 
 /// A batch that the walk came to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -183,7 +185,9 @@ impl<'f> BatchWalk<'f> {
         let skip = match inside(&self.window, self.window_start) {
             Some(skip) => skip,
             None => {
-                let window = if self.with_bodies { WINDOW_BYTES } else { HEADER_WINDOW_BYTES };
+                let is_near = position.get().saturating_sub(self.window_start.get())
+                    < self.window.len() as u64 + FAR_BYTES;
+                let window = if self.with_bodies || is_near { WINDOW_BYTES } else { HEADER_WINDOW_BYTES };
                 let size = window.max(length).min(usize::try_from(available).unwrap_or(usize::MAX));
                 self.window.resize(size, 0);
                 let count = self.file.read_full_at(&mut self.window, position)?;
