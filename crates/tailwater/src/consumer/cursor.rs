@@ -101,7 +101,8 @@ pub enum SeekTo {
     Offset(Offset),
     /// A place that was remembered. Whether it is still of this history is found out at the next poll.
     Cursor(Cursor),
-    /// The first record that was appended at or after this time; the end, if there is none.
+    /// The first record that was appended at or after this time, or up to some milliseconds earlier
+    /// ([`Clock::behind_ms`](crate::Clock::behind_ms)); the end, if there is none.
     Time(Timestamp),
     /// The first record that was appended at most this long ago; the end, if there is none.
     Ago(Duration),
@@ -123,7 +124,8 @@ pub enum Reset {
     Last(u64),
     /// At this offset.
     Offset(Offset),
-    /// At the first record that was appended at or after this time; at the end, if there is none.
+    /// At the first record that was appended at or after this time, or up to some milliseconds earlier
+    /// ([`Clock::behind_ms`](crate::Clock::behind_ms)); at the end, if there is none.
     Time(Timestamp),
     /// At the first record that was appended at most this long ago; at the end, if there is none.
     Ago(Duration),
