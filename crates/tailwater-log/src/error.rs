@@ -8,6 +8,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rustix::io::Errno;
+
 use crate::{FilePosition, Offset, OffsetRange, PartitionIdentity};
 
 /// The result of an operation on a log.
@@ -167,6 +169,14 @@ impl Error {
     #[must_use]
     pub fn is_not_found(&self) -> bool {
         matches!(self, Error::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
+    }
+
+    /// Whether the process, or the system, has as many files open as it may. Nothing was changed then, and the same call
+    /// works when there is room again; what was staged stays staged.
+    #[must_use]
+    pub fn is_out_of_files(&self) -> bool {
+        let is_it = |code: i32| code == Errno::MFILE.raw_os_error() || code == Errno::NFILE.raw_os_error();
+        matches!(self, Error::Io { source, .. } if source.raw_os_error().is_some_and(is_it))
     }
 }
 

@@ -2,10 +2,12 @@
 //!
 //! - A slot is never the only source of the log's end or epoch; it saves scanning, and keeps the log start.
 //! - The older slot is overwritten, so that a torn write leaves the newer one.
+//! - The file is open only while it is written: that is seldom, and there may be thousands of partitions.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::inner::Inner;
 use crate::format::{self, Checkpoint};
 use crate::limits::SECTOR_BYTES;
 use crate::storage::{FileHandle, OpenMode, Storage, create_temporary};
@@ -24,10 +26,10 @@ pub(crate) struct ScanPoint {
     pub(crate) offset: Offset,
 }
 
-/// The open checkpoint file, and what was last written to it.
+/// The checkpoint file, and what was last written to it.
 #[derive(Debug)]
 pub(crate) struct CheckpointFile {
-    file: FileHandle,
+    path: PathBuf,
     latest: Checkpoint,
     newest_slot: usize,
 }
@@ -42,7 +44,8 @@ pub(crate) struct FoundCheckpoint {
 }
 
 impl CheckpointFile {
-    /// Reads the checkpoint of `directory`. `None` if there is no file, or neither slot is one of this partition.
+    /// Reads the checkpoint of `directory`, and says whether there is a file. `None` if there is none, or neither slot is one
+    /// of this partition.
     pub(crate) fn read(
         storage: &Arc<dyn Storage>,
         directory: &Path,
@@ -77,9 +80,9 @@ impl CheckpointFile {
         }))
     }
 
-    /// Goes on with a file that was read.
-    pub(crate) fn resume(file: FileHandle, found: FoundCheckpoint) -> Self {
-        Self { file, latest: found.newest, newest_slot: found.newest_slot }
+    /// Goes on with the file of `directory`, which was read.
+    pub(crate) fn resume(directory: &Path, found: FoundCheckpoint) -> Self {
+        Self { path: directory.join(CHECKPOINT_NAME), latest: found.newest, newest_slot: found.newest_slot }
     }
 
     /// Puts a new file with `first` in both slots in the place of whatever is there: written aside, synced, renamed.
@@ -98,8 +101,9 @@ impl CheckpointFile {
         bytes[SECTOR_BYTES..].copy_from_slice(&latest.encode());
         file.write_all_at(&bytes, FilePosition::ZERO)?;
         file.sync_all()?;
-        storage.rename(&temporary, &directory.join(CHECKPOINT_NAME))?;
-        Ok(Self { file, latest, newest_slot: 1 })
+        let path = directory.join(CHECKPOINT_NAME);
+        storage.rename(&temporary, &path)?;
+        Ok(Self { path, latest, newest_slot: 1 })
     }
 
     /// What was last written.
@@ -107,18 +111,19 @@ impl CheckpointFile {
         &self.latest
     }
 
-    /// Writes `next` (its sequence is set here) over the older slot.
-    pub(crate) fn write(&mut self, next: Checkpoint) -> Result<()> {
+    /// Opens the file for [`CheckpointFile::write`].
+    pub(crate) fn open(&self, log: &Inner) -> Result<FileHandle> {
+        log.files.open(|| log.storage.open_file(&self.path, OpenMode::ReadWrite))
+    }
+
+    /// Writes `next` (its sequence is set here) over the older slot. Durable once `file` is synced, by the same handle: an
+    /// error that the system meets in between is told to those who have the file open.
+    pub(crate) fn write(&mut self, file: &FileHandle, next: Checkpoint) -> Result<()> {
         let next = Checkpoint { sequence: self.latest.sequence + 1, ..next };
         let slot = 1 - self.newest_slot;
-        self.file.write_all_at(&next.encode(), FilePosition::new((slot * SECTOR_BYTES) as u64))?;
+        file.write_all_at(&next.encode(), FilePosition::new((slot * SECTOR_BYTES) as u64))?;
         self.latest = next;
         self.newest_slot = slot;
         Ok(())
-    }
-
-    /// Makes what was written durable.
-    pub(crate) fn sync(&self) -> Result<()> {
-        self.file.sync_data()
     }
 }

@@ -34,6 +34,9 @@ impl Inner {
             },
         };
         self.is_settled.store(true, Ordering::SeqCst);
+        if let Some(slot) = &self.writer {
+            slot.take().let_go(self);
+        }
         // The lock goes last: another process may open the directory from here on.
         drop(self.lock.lock().unwrap_or_else(PoisonError::into_inner).take());
         drop(leader);
@@ -61,12 +64,13 @@ impl Inner {
         if writer.is_littered {
             return Ok(());
         }
+        let file = writer.checkpoint.open(self)?;
         let clean = writer.checkpoint_now(self, false);
-        writer.checkpoint.write(clean).map_err(|error| self.fail(error))?;
-        if let Err(error) = writer.checkpoint.sync() {
+        writer.checkpoint.write(&file, clean).map_err(|error| self.fail(error))?;
+        if let Err(error) = file.sync_data() {
             // The mark may or may not be on disk; a dirty one over it is the best that can be done.
             let dirty = writer.checkpoint_now(self, true);
-            let _ = writer.checkpoint.write(dirty);
+            let _ = writer.checkpoint.write(&file, dirty);
             return Err(self.fail(error));
         }
         writer.is_dirty = false;

@@ -102,6 +102,13 @@ impl GroupCommit {
         }
     }
 
+    /// Becomes the leader, unless another thread leads.
+    pub(crate) fn try_lead(&self) -> Option<Leader<'_>> {
+        let mut state = self.lock();
+        let is_led = std::mem::replace(&mut state.is_led, true);
+        (!is_led).then_some(Leader(self))
+    }
+
     /// Becomes the leader if nobody leads and `is_done` has no answer yet; else waits until it has one, which is looked for
     /// when the durable offset has come to `until` and after [`GroupCommit::wake_all`], or until it is its turn to lead, or
     /// the deadline passes.

@@ -242,12 +242,29 @@ impl Inner {
         from: Offset,
         limits: FetchLimits,
         isolation: FetchIsolation,
-        hint: Option<FetchHint>,
+        mut hint: Option<FetchHint>,
     ) -> Result<Fetched> {
         if isolation == FetchIsolation::LogEnd && self.writer.is_some() && !self.failure.is_set() {
             // What is only staged cannot be read; failing to write it is the appender's error, not the reader's.
             let _ = self.write_staged(None);
         }
+        loop {
+            let before = self.segments.load_full();
+            match self.fetch_from(from, limits, isolation, hint.take()) {
+                // A file that another has taken the place of, or that was removed, while this looked for it.
+                Err(Error::Corrupt(_)) if !Arc::ptr_eq(&before, &self.segments.load()) => {}
+                fetched => return fetched,
+            }
+        }
+    }
+
+    fn fetch_from(
+        &self,
+        from: Offset,
+        limits: FetchLimits,
+        isolation: FetchIsolation,
+        hint: Option<FetchHint>,
+    ) -> Result<Fetched> {
         // The end is read on both sides of the list: a roll lists the new segment before it moves the end on, and a
         // truncation moves the end back before it changes the list. The smaller one is within the list either way.
         let end = self.visible_end(isolation);

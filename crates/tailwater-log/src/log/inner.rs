@@ -7,12 +7,13 @@
 //! - The published ends only grow, except by `truncate_to`.
 
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock, PoisonError, Weak};
 
 use arc_swap::ArcSwap;
 
 use super::commit::GroupCommit;
 use super::ends::Ends;
+use super::open_files::{FileBudget, Holder, Usage};
 use super::signal::Listeners;
 use super::slot::Slot;
 use super::staging::Staging;
@@ -54,6 +55,11 @@ pub(crate) struct Inner {
     pub(crate) truncations: Mutex<Vec<(LogEpoch, Offset)>>,
     pub(crate) report: RecoveryReport,
     pub(crate) counters: Counters,
+    /// The bound of its files, and what tells whether it uses them.
+    pub(crate) files: FileBudget,
+    pub(crate) usage: Usage,
+    /// Itself, for the list of those that have files open.
+    pub(crate) me: Weak<Inner>,
     /// Set for a log that was attached read-only.
     pub(crate) attachment: Option<Mutex<crate::recovery::Attachment>>,
 }
@@ -125,6 +131,7 @@ impl Inner {
     pub(crate) fn sticky<T>(&self, result: Result<T>) -> Result<T> {
         result.map_err(|error| match error {
             Error::Failed { .. } | Error::Closed | Error::DiskFull { .. } => error,
+            error if error.is_out_of_files() => error,
             error => self.fail(error),
         })
     }
@@ -217,7 +224,15 @@ impl Inner {
             storage: &self.storage,
             identity: self.identity,
             read_mode: self.config.load().read_mode,
+            files: &self.files,
             end,
+        }
+    }
+
+    /// Counts the files that are open for writing.
+    pub(crate) fn list_open(&self) {
+        if let Some(me) = self.me.upgrade() {
+            self.files.list(&me);
         }
     }
 
@@ -228,5 +243,17 @@ impl Inner {
 
     pub(crate) fn now(&self) -> Timestamp {
         self.clock.now()
+    }
+}
+
+impl Holder for Inner {
+    fn usage(&self) -> &Usage {
+        &self.usage
+    }
+
+    fn let_go(&self) -> bool {
+        // Whoever leads or writes just now is not waited for.
+        let (Some(slot), Some(_leader)) = (&self.writer, self.commit.try_lead()) else { return false };
+        slot.try_take().is_some_and(|mut writer| writer.let_go(self))
     }
 }

@@ -11,6 +11,7 @@ mod lookup;
 #[cfg(all(test, loom))]
 mod loom_tests;
 mod maintain;
+mod open_files;
 mod options;
 mod receipt;
 mod signal;
@@ -22,7 +23,7 @@ mod verify;
 mod writer;
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 
 pub use append::Staged;
@@ -30,6 +31,8 @@ pub(crate) use checkpoint_file::{CHECKPOINT_NAME, CheckpointFile, FoundCheckpoin
 pub(crate) use fetch::kind_of;
 pub use fetch::{FetchHint, Fetched, FetchedBatch, Record};
 pub(crate) use inner::Inner;
+pub use open_files::OpenFiles;
+pub(crate) use open_files::{AsError, FileBudget, Holder, Usage};
 pub use options::LogOptions;
 pub use receipt::Receipt;
 pub use signal::{ListenerGuard, Signal};
@@ -576,8 +579,19 @@ impl Log {
 }
 
 impl From<Inner> for Log {
-    fn from(inner: Inner) -> Self {
-        Self { inner: Arc::new(inner) }
+    fn from(mut inner: Inner) -> Self {
+        let inner = Arc::new_cyclic(|me| {
+            inner.me = Weak::clone(me);
+            inner
+        });
+        if inner.attachment.is_none() {
+            // Recovery has looked into all segments; from now on they are open while they are read.
+            inner.segments.load().iter().rev().skip(1).for_each(|segment| segment.forget_open());
+        }
+        if inner.writer.is_some() {
+            inner.list_open();
+        }
+        Self { inner }
     }
 }
 

@@ -1,7 +1,7 @@
 //! How to open a log, and the opening of it.
 
 use std::path::Path;
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, PoisonError, Weak};
 
 use arc_swap::ArcSwap;
 
@@ -9,6 +9,7 @@ use super::checkpoint_file::CheckpointFile;
 use super::commit::GroupCommit;
 use super::ends::Ends;
 use super::inner::{Counters, Failure, Inner};
+use super::open_files::{FileBudget, OpenFiles, Usage};
 use super::signal::Listeners;
 use super::slot::Slot;
 use super::staging::{Staging, StagingPlace};
@@ -37,13 +38,22 @@ pub struct LogOptions {
     pub clock: Arc<dyn Clock>,
     /// A held lock that covers the directory. Without one the log locks its own directory.
     pub lock: Option<Arc<DirectoryLock>>,
+    /// What bounds how many files are open, shared with other logs. Without one they stay open. A log that is attached
+    /// read-only takes no heed of it: it holds on to each file that it was shown.
+    pub open_files: Option<Arc<OpenFiles>>,
 }
 
 impl LogOptions {
     /// The default configuration, the system's clock, and a lock of the log's own.
     #[must_use]
     pub fn new(identity: PartitionIdentity) -> Self {
-        Self { identity, config: LogConfig::default(), clock: Arc::new(SystemClock), lock: None }
+        Self {
+            identity,
+            config: LogConfig::default(),
+            clock: Arc::new(SystemClock),
+            lock: None,
+            open_files: None,
+        }
     }
 }
 
@@ -147,7 +157,7 @@ impl Inner {
             Some(parts) => {
                 let writer = Writer {
                     active,
-                    file: parts.file,
+                    file: Some(parts.file),
                     header: parts.header,
                     position: parts.point.position,
                     allocated: parts.allocated,
@@ -197,6 +207,9 @@ impl Inner {
             truncations: Mutex::default(),
             report: opened.report,
             counters: Counters::default(),
+            files: FileBudget::new(options.open_files),
+            usage: Usage::default(),
+            me: Weak::new(),
             attachment: attachment.map(Mutex::new),
         }
     }

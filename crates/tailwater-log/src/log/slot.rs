@@ -58,6 +58,12 @@ impl<T> Slot<T> {
         self.take_until(None).expect("waiting without a deadline ends only with the value")
     }
 
+    /// Takes the value, unless another thread has it.
+    pub(crate) fn try_take(&self) -> Option<Taken<'_, T>> {
+        let value = self.lock().value.take()?;
+        Some(Taken { slot: self, value: Some(value) })
+    }
+
     fn lock(&self) -> MutexGuard<'_, Place<T>> {
         // No panic comes between the changes to what the mutex guards.
         self.place.lock().unwrap_or_else(PoisonError::into_inner)

@@ -116,7 +116,7 @@ impl Inner {
         }
         writer.unsealed.retain(|unsealed| unsealed.segment.base < base && unsealed.end <= base);
         writer.active = segment;
-        writer.file = file;
+        writer.file = Some(file);
         writer.header = header;
         writer.position = data_end;
         writer.allocated = allocated;
@@ -197,15 +197,16 @@ impl Inner {
         let mut writer = slot.take();
         self.failure.check()?;
         writer.set_dirty(self)?;
+        let checkpoint_file = self.sticky(writer.checkpoint.open(self))?;
         self.ends.set_start(offset);
         if is_planted(Mistake::UnlinkBeforeLogStart) {
             let (removed, _) = self.segments.load().split_below(offset);
             self.remove_segments(&mut writer, removed);
         }
+        let checkpoint = writer.checkpoint_now(self, true);
         for _ in 0..2 {
-            let checkpoint = writer.checkpoint_now(self, true);
-            let written = writer.checkpoint.write(checkpoint).and_then(|()| writer.checkpoint.sync());
-            written.map_err(|error| self.fail(error))?;
+            let written = writer.checkpoint.write(&checkpoint_file, checkpoint);
+            written.and_then(|()| checkpoint_file.sync_data()).map_err(|error| self.fail(error))?;
         }
         let (removed, kept) = self.segments.load().split_below(offset);
         self.segments.store(Arc::new(kept));

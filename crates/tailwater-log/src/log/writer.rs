@@ -14,11 +14,12 @@ use std::time::Instant;
 use super::checkpoint_file::{CheckpointFile, ScanPoint};
 use super::inner::Inner;
 use super::staging::{StagedBuffer, StagingPlace};
+use crate::error::CorruptionKind;
 use crate::format::{Checkpoint, Footer, SEGMENT_DATA_START, SegmentHeader};
 use crate::limits::{KIB, MIB};
 use crate::mistakes::{Mistake, is_planted};
-use crate::segment::{NewSegment, Segment};
-use crate::storage::FileHandle;
+use crate::segment::{NewSegment, Segment, SegmentFault, read_header};
+use crate::storage::{FileHandle, OpenMode};
 use crate::sync::atomic::Ordering;
 use crate::{Error, FilePosition, LogConfig, LogEpoch, Offset, Result, Timestamp, format};
 
@@ -47,7 +48,8 @@ pub(crate) struct Unsealed {
 #[derive(Debug)]
 pub(crate) struct Writer {
     pub(crate) active: Arc<Segment>,
-    pub(crate) file: FileHandle,
+    /// The active segment's file, if it is open: see [`Writer::open_active`].
+    pub(crate) file: Option<FileHandle>,
     pub(crate) header: SegmentHeader,
     /// Where the next buffer goes.
     pub(crate) position: FilePosition,
@@ -82,7 +84,8 @@ pub(crate) struct Writer {
 pub(crate) struct SyncPlan {
     pub(crate) previous: Option<FileHandle>,
     pub(crate) sync_names: bool,
-    pub(crate) active: FileHandle,
+    /// Absent if nothing was written to it since it was durable.
+    pub(crate) active: Option<FileHandle>,
     pub(crate) base: Offset,
     pub(crate) point: ScanPoint,
     pub(crate) bytes: u64,
@@ -117,21 +120,20 @@ impl Writer {
     #[cold]
     fn make_dirty(&mut self, log: &Inner) -> Result<()> {
         if !is_planted(Mistake::LeaveCleanMark) {
+            let file = log.sticky(self.checkpoint.open(log))?;
+            // The names too: the process that made these files may have died before it could sync them.
+            if !is_planted(Mistake::TrustNamesOfOthers) {
+                log.sync_names()?;
+            }
             // Dirty until proved clean: after an error nobody knows what the file says.
             self.is_dirty = true;
             let checkpoint = self.checkpoint_now(log, true);
-            // The names too: the process that made these files may have died before it could sync them.
-            let named = match is_planted(Mistake::TrustNamesOfOthers) {
+            let written = self.checkpoint.write(&file, checkpoint);
+            let synced = written.and_then(|()| match is_planted(Mistake::DirtyFlagNotSynced) {
                 true => Ok(()),
-                false => log.storage.sync_directory(&log.directory),
-            };
-            let written = named.and_then(|()| self.checkpoint.write(checkpoint)).and_then(|()| {
-                match is_planted(Mistake::DirtyFlagNotSynced) {
-                    true => Ok(()),
-                    false => self.checkpoint.sync(),
-                }
+                false => file.sync_data(),
             });
-            written.map_err(|error| log.fail(error))?;
+            synced.map_err(|error| log.fail(error))?;
         }
         Ok(())
     }
@@ -171,13 +173,14 @@ impl Writer {
             return Ok(None);
         };
         let (end, time) = (last.header.next_offset(), last.header.append_time);
+        self.open_active(log)?;
         self.set_dirty(log)?;
         if is_planted(Mistake::PublishBeforeWriting) {
             log.publish_written(end);
         }
-        let Some(buffer) = self.unwritten.as_ref() else { return Ok(None) };
+        let (Some(buffer), Some(file)) = (&self.unwritten, &self.file) else { return Ok(None) };
         // A full disk leaves the buffer here, to be written at the same place later; anything else is final.
-        log.sticky(self.file.write_all_at(&buffer.bytes, buffer.position))?;
+        log.sticky(file.write_all_at(&buffer.bytes, buffer.position))?;
         let Some(buffer) = self.unwritten.take() else { return Ok(None) };
 
         let size = buffer.bytes.len() as u64;
@@ -195,6 +198,59 @@ impl Writer {
         Ok(Some(buffer))
     }
 
+    /// The active segment's file, which was closed if it was not used for long.
+    fn open_active(&mut self, log: &Inner) -> Result<&FileHandle> {
+        log.usage.note();
+        match &mut self.file {
+            Some(file) => Ok(file),
+            none => {
+                let file = log.files.open(|| {
+                    let file = log.storage.open_file(self.active.path(), OpenMode::ReadWrite)?;
+                    match read_header(&*file) {
+                        Ok((header, _)) if header == self.header => Ok(file),
+                        Err(SegmentFault::Error(error)) => Err(error),
+                        _ => {
+                            let end = log.ends.written();
+                            Err(self.active.corrupt(
+                                FilePosition::ZERO,
+                                end,
+                                CorruptionKind::BadSegmentHeader,
+                            ))
+                        }
+                    }
+                });
+                let file = none.insert(log.sticky(file)?);
+                log.list_open();
+                Ok(file)
+            }
+        }
+    }
+
+    /// Closes the files that are open for writing, once all of it is durable. False if that cannot be had now.
+    pub(crate) fn let_go(&mut self, log: &Inner) -> bool {
+        if self.file.is_none() {
+            return true;
+        }
+        if log.is_closed() || log.failure.is_set() {
+            (self.previous, self.next) = (None, None);
+            self.unsealed.clear();
+        } else {
+            if self.unwritten.is_some() || self.is_roll_blocked() || log.sync_active(self).is_err() {
+                return false;
+            }
+            // What is rolled and has no footer yet is open too.
+            if self.seal_rolled(log).is_err() || !self.unsealed.is_empty() {
+                return false;
+            }
+            if let Some(next) = self.next.take() {
+                let _ = next.discard(&log.storage, Error::Closed);
+            }
+        }
+        self.file = None;
+        self.active.forget_open();
+        true
+    }
+
     /// Reserves space so that a batch can end at `end` of the active segment.
     pub(crate) fn allocate(&mut self, log: &Inner, end: u64) -> Result<()> {
         let config = log.config.load();
@@ -202,12 +258,13 @@ impl Writer {
             // To four times what there is: each step has a few hundred slow syncs behind it.
             let step = (3 * self.allocated).clamp(FIRST_ALLOCATION_BYTES, LARGEST_ALLOCATION_STEP_BYTES);
             let planned = (self.allocated + step).min(u64::from(config.segment_bytes)).max(end);
-            if let Err(error) = self.file.allocate(planned) {
+            let file = self.open_active(log)?;
+            if let Err(error) = file.allocate(planned) {
                 if planned == end || !matches!(error, Error::DiskFull { .. }) {
                     return Err(error);
                 }
                 // No room for a whole step; what is needed now may still fit.
-                self.file.allocate(end)?;
+                file.allocate(end)?;
                 self.allocated = end;
             } else {
                 self.allocated = planned;
@@ -275,6 +332,7 @@ impl Writer {
 
     fn switch_to_next(&mut self, log: &Inner) -> Result<()> {
         let base = self.written;
+        let rolled_file = Arc::clone(self.open_active(log)?);
         let Some(mut next) = self.next.take() else { return Ok(()) };
         if let Err(error) = next.publish(&log.storage, &log.directory, base) {
             return log.sticky(Err(next.discard(&log.storage, error)));
@@ -289,12 +347,15 @@ impl Writer {
         );
         self.unsealed.push_back(Unsealed {
             segment: Arc::clone(&self.active),
-            file: Arc::clone(&self.file),
+            file: Arc::clone(&rolled_file),
             header: self.header,
             end: base,
             data_end: self.position,
         });
-        self.previous = Some(std::mem::replace(&mut self.file, file));
+        // From now on it is a reader's, if anybody's.
+        self.active.list_open(&log.files);
+        self.previous = Some(rolled_file);
+        self.file = Some(file);
         self.is_name_synced = false;
         self.header = header;
         self.active = Arc::clone(&segment);
@@ -323,10 +384,14 @@ impl Writer {
         if self.written <= log.ends.durable() && !self.is_roll_blocked() {
             return None;
         }
+        assert!(
+            self.file.is_some() || self.written <= log.ends.durable(),
+            "what is written and not durable is open"
+        );
         Some(SyncPlan {
             previous: self.previous.clone(),
             sync_names: !self.is_name_synced,
-            active: Arc::clone(&self.file),
+            active: self.file.clone(),
             base: self.active.base,
             point: ScanPoint { base: self.active.base, position: self.position, offset: self.written },
             bytes: std::mem::take(&mut self.unsynced_bytes),
@@ -355,8 +420,10 @@ impl Writer {
     pub(crate) fn advance_checkpoint(&mut self, log: &Inner) -> Result<()> {
         self.bytes_since_checkpoint = 0;
         let checkpoint = self.checkpoint_now(log, self.is_dirty);
-        match self.checkpoint.write(checkpoint) {
+        let opened = self.checkpoint.open(log);
+        match opened.and_then(|file| self.checkpoint.write(&file, checkpoint)) {
             Err(Error::DiskFull { .. }) => Ok(()),
+            Err(error) if error.is_out_of_files() => Ok(()),
             written => log.sticky(written),
         }
     }
@@ -463,10 +530,14 @@ impl Inner {
             self.sync_or_fail(|| previous.sync_data())?;
         }
         if plan.sync_names && !is_planted(Mistake::ForgetNameOfNewSegment) {
-            self.sync_or_fail(|| self.storage.sync_directory(&self.directory))?;
+            self.sync_names()?;
         }
-        if plan.point.position > SEGMENT_DATA_START && plan.point.offset > plan.base && !is_small {
-            self.sync_or_fail(|| plan.active.sync_data())?;
+        if let Some(active) = &plan.active
+            && plan.point.position > SEGMENT_DATA_START
+            && plan.point.offset > plan.base
+            && !is_small
+        {
+            self.sync_or_fail(|| active.sync_data())?;
         }
         self.counters.syncs.fetch_add(1, Ordering::Relaxed);
         self.commit.note_sync(start.elapsed());
@@ -482,7 +553,9 @@ impl Inner {
     /// Makes durable what the active segment holds, with the writer in hand. The older segment and the names are durable.
     pub(crate) fn sync_active(&self, writer: &mut Writer) -> Result<()> {
         if let Some(plan) = writer.plan_sync(self) {
-            self.sync_or_fail(|| plan.active.sync_data())?;
+            if let Some(active) = &plan.active {
+                self.sync_or_fail(|| active.sync_data())?;
+            }
             self.counters.syncs.fetch_add(1, Ordering::Relaxed);
             self.publish_durable(plan.point.offset);
             writer.finish_sync(self, &plan)?;
@@ -490,9 +563,22 @@ impl Inner {
         Ok(())
     }
 
+    /// Makes the names in the log's directory durable.
+    fn sync_names(&self) -> Result<()> {
+        let sync = || self.files.open(|| self.storage.sync_directory(&self.directory));
+        match sync() {
+            // It was not tried, since the directory could not be opened.
+            Err(error) if error.is_out_of_files() => Err(error),
+            synced => self.sync_or_fail_from(synced, sync),
+        }
+    }
+
     /// A failed sync is final, whatever the error: what it dropped never becomes durable by trying again.
     fn sync_or_fail(&self, sync: impl Fn() -> Result<()>) -> Result<()> {
-        let mut synced = sync();
+        self.sync_or_fail_from(sync(), sync)
+    }
+
+    fn sync_or_fail_from(&self, mut synced: Result<()>, sync: impl Fn() -> Result<()>) -> Result<()> {
         if is_planted(Mistake::RetryFailedSync) {
             synced = synced.or_else(|_| sync());
         }

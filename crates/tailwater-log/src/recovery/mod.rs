@@ -84,7 +84,7 @@ pub(crate) fn open(context: &OpenContext<'_>) -> Result<Opened> {
 
 /// The log, if it was closed in order: one directory listing, the checkpoint and one segment header tell.
 fn open_clean(context: &OpenContext<'_>, survey: &Survey) -> Result<Option<Opened>> {
-    let (Some(file), Some(found)) = (&survey.checkpoint_file, &survey.checkpoint) else { return Ok(None) };
+    let Some(found) = &survey.checkpoint else { return Ok(None) };
     let mark = found.newest;
     if mark.is_dirty || !found.is_whole || survey.bases.last() != Some(&mark.scan_base) {
         return Ok(None);
@@ -142,7 +142,7 @@ fn open_clean(context: &OpenContext<'_>, survey: &Survey) -> Result<Option<Opene
             file: active_file,
             header,
             allocated,
-            checkpoint: CheckpointFile::resume(Arc::clone(file), *found),
+            checkpoint: CheckpointFile::resume(context.directory, *found),
             is_dirty: false,
             is_littered: false,
             point: ScanPoint { base: mark.scan_base, position: mark.scan_position, offset: mark.scan_offset },

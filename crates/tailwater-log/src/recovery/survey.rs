@@ -8,6 +8,7 @@ use super::decide::NamedSegment;
 use super::report::{RecoveryOutcome, RecoveryReport};
 use super::scan::LiveSegment;
 use super::{OpenContext, is_own_name};
+use crate::log::FileBudget;
 use crate::log::{CheckpointFile, FoundCheckpoint};
 use crate::segment::{
     OpenSegment, Segment, SegmentContext, SegmentFault, file_name, parse_file_name, read_header,
@@ -116,6 +117,7 @@ pub(crate) fn open_named(context: &OpenContext<'_>, base: Offset) -> Result<Resu
         storage: context.storage,
         identity: context.identity,
         read_mode: context.config.read_mode,
+        files: &FileBudget::default(),
         end,
     };
     let opened = match segment.open(&segment_context) {

@@ -13,7 +13,7 @@ mod pieces;
 mod walk;
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, OnceLock, PoisonError};
 
 use arc_swap::ArcSwapOption;
 
@@ -27,6 +27,7 @@ pub(crate) use walk::{BatchFault, BatchWalk, Step, WalkedBatch, first_nonzero};
 
 use crate::error::{Corruption, CorruptionKind};
 use crate::format::{BatchHeader, SEGMENT_DATA_START, SegmentSummary};
+use crate::log::{FileBudget, Holder, Usage};
 use crate::storage::Storage;
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -40,7 +41,7 @@ pub(crate) struct Segment {
     /// Where the readable batches end, as far as is known: grows while the segment is active, and is `u64::MAX` for a
     /// segment that was not looked into.
     data_end: AtomicU64,
-    opened: ArcSwapOption<OpenSegment>,
+    place: Arc<OpenPlace>,
     summary: RwLock<Option<SegmentSummary>>,
 }
 
@@ -51,7 +52,7 @@ impl Segment {
             base,
             path: directory.join(file_name(base)),
             data_end: AtomicU64::new(u64::MAX),
-            opened: ArcSwapOption::empty(),
+            place: Arc::default(),
             summary: RwLock::new(None),
         }
     }
@@ -65,7 +66,8 @@ impl Segment {
         summary: Option<SegmentSummary>,
     ) -> Self {
         let segment = Self::unopened(directory, base);
-        segment.opened.store(Some(Arc::new(opened)));
+        let _ = segment.place.salt.set(opened.header.salt);
+        segment.place.opened.store(Some(Arc::new(opened)));
         segment.data_end.store(data_end.get(), Ordering::Release);
         Self { summary: RwLock::new(summary), ..segment }
     }
@@ -81,25 +83,43 @@ impl Segment {
 
     /// The open file, opened now if need be.
     pub(crate) fn open(&self, context: &SegmentContext<'_>) -> Result<Arc<OpenSegment>> {
-        if let Some(opened) = &*self.opened.load() {
+        if let Some(opened) = &*self.place.opened.load() {
+            self.place.usage.note();
             return Ok(Arc::clone(opened));
         }
-        let opened = Arc::new(
-            OpenSegment::open(context.storage, &self.path, context.read_mode)
-                .map_err(|fault| self.error_of(fault, context.end))?,
-        );
+        self.open_now(context)
+    }
+
+    #[cold]
+    fn open_now(&self, context: &SegmentContext<'_>) -> Result<Arc<OpenSegment>> {
+        // What is known to grow, or to have grown, is mapped as far as it may ever reach.
+        let map_bytes = self.data_end().map(|_| u64::MAX);
+        let open = || OpenSegment::open(context.storage, &self.path, context.read_mode, map_bytes);
+        let opened = context.files.open(open).map_err(|fault| self.error_of(fault, context.end))?;
         let found = opened.header.identity;
         if found != context.identity {
             let kind = CorruptionKind::ForeignSegment { found: Box::new(found) };
             return Err(self.corrupt(FilePosition::ZERO, context.end, kind));
         }
-        self.opened.store(Some(Arc::clone(&opened)));
+        // Another file of that name has taken this one's place: a truncation, and whoever reads this has an old list.
+        let salt = self.place.salt.get_or_init(|| opened.header.salt);
+        if *salt != opened.header.salt {
+            return Err(self.corrupt(FilePosition::ZERO, context.end, CorruptionKind::MissingSegment));
+        }
+        let opened = Arc::new(opened);
+        self.place.opened.store(Some(Arc::clone(&opened)));
+        self.list_open(context.files);
         Ok(opened)
     }
 
     /// Forgets the open file; handles and maps that readers still hold stay usable.
     pub(crate) fn forget_open(&self) {
-        self.opened.store(None);
+        self.place.opened.store(None);
+    }
+
+    /// Counts the open file.
+    pub(crate) fn list_open(&self, files: &FileBudget) {
+        files.list(&self.place);
     }
 
     /// Tells readers of batches that were just written, in order. The written end is published after this.
@@ -199,12 +219,33 @@ impl Segment {
     }
 }
 
+/// The place of a segment's open file.
+#[derive(Debug, Default)]
+struct OpenPlace {
+    opened: ArcSwapOption<OpenSegment>,
+    /// Tells the file from another of the same name; known once it was opened.
+    salt: OnceLock<u64>,
+    usage: Usage,
+}
+
+impl Holder for OpenPlace {
+    fn usage(&self) -> &Usage {
+        &self.usage
+    }
+
+    fn let_go(&self) -> bool {
+        self.opened.store(None);
+        true
+    }
+}
+
 /// What a segment needs to know of its log to open itself.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SegmentContext<'c> {
     pub(crate) storage: &'c Arc<dyn Storage>,
     pub(crate) identity: PartitionIdentity,
     pub(crate) read_mode: ReadMode,
+    pub(crate) files: &'c FileBudget,
     /// Where this segment's live offsets end: the base of the next live one, or the visible end.
     pub(crate) end: Offset,
 }

@@ -8,6 +8,7 @@ use crate::format::{
     PRODUCER_EXTENSION_BYTES, SEGMENT_DATA_START, SEGMENT_PREFIX_BYTES, SegmentHeader, SegmentHeaderFault,
     TRAILER_BYTES, Trailer, VERSION,
 };
+use crate::log::AsError;
 use crate::storage::{FileHandle, FileSlice, Map, OpenMode, Storage, StorageFile};
 use crate::{Error, FilePosition, Offset, ReadMode, Result};
 
@@ -21,6 +22,12 @@ pub(crate) enum SegmentFault {
     Error(Error),
     /// Neither copy of the header verifies.
     BadHeader,
+}
+
+impl AsError for SegmentFault {
+    fn is_out_of_files(&self) -> bool {
+        matches!(self, SegmentFault::Error(error) if error.is_out_of_files())
+    }
 }
 
 impl From<Error> for SegmentFault {
@@ -39,16 +46,17 @@ pub(crate) struct OpenSegment {
 }
 
 impl OpenSegment {
-    /// Opens the file at `path` for reading.
+    /// Opens the file at `path` for reading. `map_bytes` is how much of it may ever be read: as much as there is, if `None`.
     pub(crate) fn open(
         storage: &Arc<dyn Storage>,
         path: &Path,
         read_mode: ReadMode,
+        map_bytes: Option<u64>,
     ) -> Result<Self, SegmentFault> {
         let file = storage.open_file(path, OpenMode::Read)?;
         let (header, header_copies) = read_header(&*file)?;
-        let length = file.length()?;
-        Ok(Self::new(file, header, header_copies, read_mode, length))
+        let map_bytes = map_bytes.map_or_else(|| file.length(), Ok)?;
+        Ok(Self::new(file, header, header_copies, read_mode, map_bytes))
     }
 
     /// Wraps an open file whose header is known. `map_bytes` is how much of it may ever be read.
