@@ -104,9 +104,9 @@ impl GroupCommit {
 
     /// Becomes the leader, unless another thread leads.
     pub(crate) fn try_lead(&self) -> Option<Leader<'_>> {
-        let mut state = self.lock();
-        let is_led = std::mem::replace(&mut state.is_led, true);
-        (!is_led).then_some(Leader(self))
+        let was_led = std::mem::replace(&mut self.lock().is_led, true);
+        // Only one that leads may be dropped.
+        if was_led { None } else { Some(Leader(self)) }
     }
 
     /// Becomes the leader if nobody leads and `is_done` has no answer yet; else waits until it has one, which is looked for

@@ -91,6 +91,11 @@ impl OpenFiles {
         self.holders().len()
     }
 
+    /// Closes all files that can be closed now; each is opened again when it is needed.
+    pub fn close_unused(&self) {
+        while self.close_one() {}
+    }
+
     /// Closes files until there is room for one more, or none is left that can be closed.
     fn make_room(&self) {
         while self.count() >= self.limit && self.close_one() {}

@@ -43,7 +43,7 @@ impl Inner {
             .drain(self)
             .and_then(|()| match is_planted(Mistake::TruncationForgetsKept) {
                 true => Ok(()),
-                false => self.sync_active(&mut writer),
+                false => self.sync_holding(&mut writer),
             })
             .and_then(|()| self.cut_at(&mut writer, offset));
         if !matches!(cut, Ok(true)) {

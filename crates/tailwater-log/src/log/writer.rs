@@ -235,7 +235,7 @@ impl Writer {
             (self.previous, self.next) = (None, None);
             self.unsealed.clear();
         } else {
-            if self.unwritten.is_some() || self.is_roll_blocked() || log.sync_active(self).is_err() {
+            if self.unwritten.is_some() || log.sync_holding(self).is_err() {
                 return false;
             }
             // What is rolled and has no footer yet is open too.
@@ -519,6 +519,21 @@ impl Inner {
             writer.plan_sync(self)
         };
         let Some(plan) = plan else { return Ok(self.ends.durable()) };
+        self.carry_out(&plan)?;
+        slot.take().finish_sync(self, &plan)?;
+        Ok(plan.point.offset)
+    }
+
+    /// Makes durable what was written, with the writer in hand.
+    pub(crate) fn sync_holding(&self, writer: &mut Writer) -> Result<()> {
+        match writer.plan_sync(self) {
+            None => Ok(()),
+            Some(plan) => self.carry_out(&plan).and_then(|()| writer.finish_sync(self, &plan)),
+        }
+    }
+
+    /// Syncs what `plan` names and publishes the durable offset.
+    fn carry_out(&self, plan: &SyncPlan) -> Result<()> {
         self.failure.check()?;
         let start = Instant::now();
         let is_small = plan.bytes < 400 && is_planted(Mistake::SkipSmallSyncs);
@@ -546,20 +561,6 @@ impl Inner {
             true => self.log_end_offset(),
             false => plan.point.offset,
         });
-        slot.take().finish_sync(self, &plan)?;
-        Ok(plan.point.offset)
-    }
-
-    /// Makes durable what the active segment holds, with the writer in hand. The older segment and the names are durable.
-    pub(crate) fn sync_active(&self, writer: &mut Writer) -> Result<()> {
-        if let Some(plan) = writer.plan_sync(self) {
-            if let Some(active) = &plan.active {
-                self.sync_or_fail(|| active.sync_data())?;
-            }
-            self.counters.syncs.fetch_add(1, Ordering::Relaxed);
-            self.publish_durable(plan.point.offset);
-            writer.finish_sync(self, &plan)?;
-        }
         Ok(())
     }
 

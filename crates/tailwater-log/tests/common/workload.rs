@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use tailwater_log::storage::SimDisk;
 use tailwater_log::{
-    Durability, Error, FetchIsolation, Log, ManualClock, NewRecord, Offset, Timestamp, WhenFull,
+    Durability, Error, FetchIsolation, Log, LogOptions, ManualClock, NewRecord, Offset, OpenFiles, Timestamp,
+    WhenFull,
 };
 
 use super::oracle::{History, Oracle, open, options, read_to};
@@ -41,6 +42,8 @@ pub enum Call {
     /// Drops the last handle, and opens again.
     DropAndReopen,
     Read,
+    /// Closes all files that are open and can be closed.
+    CloseFiles,
     /// The process dies; the next call opens.
     Die,
     /// The power is cut, and nothing that was pending survives, or all of it.
@@ -58,6 +61,7 @@ pub struct Driven {
     /// Whether operations are made to fail, so that what nobody waited for may be lost without a crash.
     pub is_faulty: bool,
     clock: Arc<ManualClock>,
+    files: Arc<OpenFiles>,
     durability: Durability,
     number: u64,
 }
@@ -65,8 +69,9 @@ pub struct Driven {
 impl Driven {
     pub fn new(disk: SimDisk, durability: Durability) -> Self {
         let clock = Arc::new(ManualClock::new(Timestamp::from_millis(1_000)));
+        let files = Arc::new(OpenFiles::at_most(100));
         let oracle = Oracle { is_durable: durability == Durability::Durable, ..Oracle::default() };
-        Self { disk, oracle, log: None, is_faulty: false, clock, durability, number: 0 }
+        Self { disk, oracle, log: None, is_faulty: false, clock, files, durability, number: 0 }
     }
 
     /// Makes the call; opens the log first if it is not. After an error the oracle allows both that it had its effect and
@@ -108,7 +113,9 @@ impl Driven {
         if let Some(log) = &self.log {
             return Ok(log.clone());
         }
-        let log = open(&self.disk, options(self.durability, &self.clock))?;
+        let open_files = Some(Arc::clone(&self.files));
+        let options = LogOptions { open_files, ..options(self.durability, &self.clock) };
+        let log = open(&self.disk, options)?;
         match self.oracle.check(&log, false) {
             Ok(found) => self.oracle = found,
             // A read that was made to fail is no finding.
@@ -193,6 +200,12 @@ impl Driven {
                     all.extend(fetched.iter().next().map(|record| record.value().unwrap().to_vec()));
                 }
                 assert_eq!(all, self.history().content[start as usize..end as usize]);
+                Ok(())
+            }
+            Call::CloseFiles => {
+                self.files.close_unused();
+                let is_open = self.files.count() > 0;
+                assert!(!is_open || self.is_faulty || !self.disk.is_powered(), "nothing keeps them open");
                 Ok(())
             }
             Call::Die | Call::CutPower { .. } => unreachable!("they need no log"),

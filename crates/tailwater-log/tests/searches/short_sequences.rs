@@ -27,6 +27,7 @@ fn calls() -> Vec<Call> {
         Call::DeleteBefore(At::BeforeEnd(0)),
         Call::Reopen,
         Call::DropAndReopen,
+        Call::CloseFiles,
         Call::Die,
         Call::CutPower { survives: false },
     ]
