@@ -101,7 +101,8 @@ impl Inner {
     pub(crate) fn open(storage: Arc<dyn Storage>, directory: &Path, options: LogOptions) -> Result<Self> {
         options.config.validate()?;
         let options = options.locked(&storage, directory)?;
-        let opened = recovery::open(&options.context(&storage, directory))?;
+        let files = FileBudget::new(options.open_files.clone());
+        let opened = files.open(|| recovery::open(&options.context(&storage, directory)))?;
         Ok(Self::new(storage, directory, options, opened, None))
     }
 
