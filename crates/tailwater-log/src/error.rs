@@ -176,7 +176,11 @@ impl Error {
     #[must_use]
     pub fn is_out_of_files(&self) -> bool {
         let is_it = |code: i32| code == Errno::MFILE.raw_os_error() || code == Errno::NFILE.raw_os_error();
-        matches!(self, Error::Io { source, .. } if source.raw_os_error().is_some_and(is_it))
+        // A sync is not one of these: what it has dropped stays dropped, whatever it answers.
+        let Error::Io { operation: IoOperation::Open | IoOperation::Create, source, .. } = self else {
+            return false;
+        };
+        source.raw_os_error().is_some_and(is_it)
     }
 }
 

@@ -174,6 +174,7 @@ mod catalog;
 mod consumer;
 mod error;
 mod maintenance;
+mod parallel;
 mod partitioner;
 mod producer;
 mod receipt;

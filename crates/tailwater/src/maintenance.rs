@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use tailwater_groups::GroupStore;
 
 use crate::broker::LazyLog;
-use crate::{Error, Result};
+use crate::{Error, Result, parallel};
 
 /// Longest time from an append to the look at what it makes due, in milliseconds: the shortest interval that a log has
 /// of its own (its checkpoint is advanced after 50 ms of idleness).
@@ -27,6 +27,8 @@ const MAX_LOOK_MS: u64 = 50;
 const RETRY: Duration = Duration::from_secs(1);
 /// Least time between two looks at a log, so that an interval that has just passed makes no busy loop.
 const MIN_PAUSE: Duration = Duration::from_millis(1);
+/// How many logs are looked at before it is asked again whether to stop.
+const MOST_AT_ONCE: usize = 256;
 
 /// The work that waits, shared by the broker and its threads.
 #[derive(Debug, Default)]
@@ -285,10 +287,8 @@ impl WorkQueues {
                 }
                 syncs.take()
             };
-            for log in &waiting.logs {
-                // The failure was logged, and the log itself tells it to whoever waits.
-                let _ = self.sync(log);
-            }
+            // A failure is logged, and the log itself tells it to whoever waits.
+            drop(parallel::map(&Vec::from(waiting.logs), |log| self.sync(log)));
             waiting.flushes.iter().for_each(|flush| self.flush(flush));
             waiting.rewrite.iter().for_each(|store| self.rewrite(store));
         }
@@ -298,10 +298,11 @@ impl WorkQueues {
         let mut schedule = self.schedule();
         while !schedule.is_stopped {
             let now = Instant::now();
-            if let Some(log) = schedule.take_due(now) {
+            let due: Vec<_> = std::iter::from_fn(|| schedule.take_due(now)).take(MOST_AT_ONCE).collect();
+            if !due.is_empty() {
                 drop(schedule);
                 // As above.
-                let _ = self.maintain(&log);
+                drop(parallel::map(&due, |log| self.maintain(log)));
                 schedule = self.schedule();
                 continue;
             }
@@ -422,12 +423,12 @@ impl Flush {
         })
     }
 
-    fn run_with(&self, sync: impl FnMut(&Arc<LazyLog>) -> Result<()>) -> Result<()> {
+    fn run_with(&self, sync: impl Fn(&Arc<LazyLog>) -> Result<()> + Sync) -> Result<()> {
         if let Some(outcome) = self.outcome() {
             return outcome;
         }
         let mut done = Ok(());
-        for outcome in self.logs.iter().map(sync) {
+        for outcome in parallel::map(&self.logs, sync) {
             // Every log is tried, and the first error told.
             done = done.and(outcome);
         }

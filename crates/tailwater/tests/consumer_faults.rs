@@ -11,7 +11,7 @@ use tailwater::storage::SimDisk;
 use tailwater::storage::sim::{Fault, FaultAction, FaultTarget};
 use tailwater::{Broker, Error, Event, Message, PartitionId, Reset, TopicConfig};
 
-const EMFILE: i32 = 24;
+const EACCES: i32 = 13;
 const ENOSPC: i32 = 28;
 
 fn committed(disk: &SimDisk, group: &str) -> Option<u64> {
@@ -109,7 +109,7 @@ fn a_partition_that_could_not_be_added_is_added_at_a_later_poll() {
         broker.alter_topic("orders", &TopicConfig::new().partitions(2)).unwrap();
         broker.delete_topic("mails").unwrap();
         publish(&broker, 0, "to the old one");
-        let action = FaultAction::Errno(EMFILE);
+        let action = FaultAction::Errno(EACCES);
         disk.plan_fault(Fault { target: FaultTarget::Opens, nth: 1, action, is_lasting: true });
         // The others go on meanwhile, and nothing is lost of what there is to tell.
         let records = consumer.poll(Duration::ZERO).unwrap();

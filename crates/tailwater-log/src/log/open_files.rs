@@ -149,11 +149,10 @@ impl FileBudget {
     pub(crate) fn open<T, E: AsError>(&self, open: impl Fn() -> Result<T, E>) -> Result<T, E> {
         let Some(files) = &self.0 else { return open() };
         files.make_room();
-        loop {
-            match open() {
-                Err(error) if error.is_out_of_files() && files.close_one() => {}
-                opened => return opened,
-            }
+        match open() {
+            // One that is closed makes room for one, unless another takes it.
+            Err(error) if error.is_out_of_files() && files.close_one() => open(),
+            opened => opened,
         }
     }
 

@@ -98,10 +98,10 @@ impl Storage for Disk {
         // Anything else than a directory is refused, and a fifo is not waited for.
         let mut options = OpenOptions::new();
         options.read(true).custom_flags(OFlags::DIRECTORY.bits().cast_signed());
-        options
-            .open(directory)
-            .and_then(|file| file.sync_all())
-            .map_err(|error| Error::io(IoOperation::Sync, directory, error))
+        // That it could not be opened is told apart: then nothing was tried.
+        let failed = |operation| move |error| Error::io(operation, directory, error);
+        let file = options.open(directory).map_err(failed(IoOperation::Open))?;
+        file.sync_all().map_err(failed(IoOperation::Sync))
     }
 
     fn try_lock(&self, path: &Path) -> Result<Option<Box<dyn StorageLock>>> {

@@ -5,6 +5,7 @@
 //! - Delete: directories renamed; the data directory; the catalog; removal. Once a new name is on disk the deletion will
 //!   be finished, at the latest by the next open; where it fails before, the names are taken back, durably.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, MutexGuard};
 
 use tailwater_log::{Log, LogConfig, LogOptions, PartitionId, PartitionIdentity, TopicId};
@@ -13,7 +14,7 @@ use super::inner::{Administration, Inner};
 use super::leftover;
 use super::topic::Topic;
 use crate::catalog::{Catalog, CatalogTopic, MAX_PARTITIONS, name};
-use crate::{Error, Result, TopicConfig};
+use crate::{Error, Result, TopicConfig, parallel};
 
 impl Inner {
     pub(super) fn create_topic(&self, name: &str, config: &TopicConfig) -> Result<()> {
@@ -122,8 +123,12 @@ impl Inner {
         config: &LogConfig,
     ) -> Result<()> {
         let opener = &self.opener;
-        for number in numbers.clone() {
-            let partition = PartitionId::new(number);
+        let is_given_up = AtomicBool::new(false);
+        let make = |number: &u32| {
+            if is_given_up.load(Ordering::Relaxed) {
+                return None;
+            }
+            let partition = PartitionId::new(*number);
             let directory_name = name::partition_directory(name, partition);
             let mut options = LogOptions::new(PartitionIdentity { topic_id: id, partition });
             options.config = config.clone();
@@ -136,13 +141,20 @@ impl Inner {
                 // Opened at its first use, like those of an older topic.
                 Ok(log.and_then(|log| log.close())?)
             });
-            if let Err(error) = made {
-                let is_in_the_way = matches!(error, Error::DirectoryInTheWay { .. });
-                let end = if is_in_the_way { number } else { number + 1 };
-                self.discard_partitions(name, numbers.start..end);
-                return Err(error);
-            }
+            is_given_up.fetch_or(made.is_err(), Ordering::Relaxed);
+            Some(made)
+        };
+        let numbers: Vec<u32> = numbers.collect();
+        let made = parallel::map(&numbers, make);
+        if is_given_up.load(Ordering::Relaxed) {
+            let is_mine = |made: &Option<Result<()>>| match made {
+                None | Some(Err(Error::DirectoryInTheWay { .. })) => false,
+                Some(_) => true,
+            };
+            let mine = numbers.iter().zip(&made).filter(|(_, made)| is_mine(made));
+            self.discard_partitions(name, mine.map(|(number, _)| *number));
         }
+        made.into_iter().flatten().collect::<Result<()>>()?;
         Ok(opener.storage.sync_directory(&opener.directory)?)
     }
 
@@ -153,7 +165,7 @@ impl Inner {
         }
     }
 
-    fn discard_partitions(&self, name: &str, numbers: std::ops::Range<u32>) {
+    fn discard_partitions(&self, name: &str, numbers: impl Iterator<Item = u32>) {
         let opener = &self.opener;
         for partition in numbers.map(PartitionId::new) {
             let directory_name = name::partition_directory(name, partition);

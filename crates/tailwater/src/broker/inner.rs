@@ -5,12 +5,13 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::ThreadId;
 
 use arc_swap::ArcSwap;
 use tailwater_log::storage::Storage;
-use tailwater_log::{Clock, Signal, TopicId};
+use tailwater_log::{Clock, OpenFiles, Signal, TopicId};
 
 use super::directory::{self, OpenedDirectory};
 use super::groups::Groups;
@@ -20,7 +21,7 @@ use super::stats::{BrokerStats, CloseFailure, CloseReport, MaintenanceReport};
 use super::topic::{Topic, TopicSet};
 use crate::catalog::Catalog;
 use crate::maintenance::{Flush, Threads, WorkQueues};
-use crate::{Error, Result, TopicConfig};
+use crate::{Error, Result, TopicConfig, parallel};
 
 /// The state of a broker.
 #[derive(Debug)]
@@ -81,8 +82,16 @@ impl Inner {
         opened: OpenedDirectory,
     ) -> Result<Arc<Self>> {
         let queues = Arc::new(WorkQueues::default());
-        let clock = Arc::clone(&options.clock);
-        let opener = Arc::new(Opener::new(storage, directory, clock, Arc::clone(&queues), opened.lock));
+        let opener = Arc::new(Opener {
+            storage,
+            directory,
+            clock: Arc::clone(&options.clock),
+            is_read_only: opened.lock.is_none(),
+            queues: Arc::clone(&queues),
+            open_files: Arc::new(OpenFiles::at_most(options.max_open_files)),
+            is_closed: AtomicBool::new(false),
+            lock: Mutex::new(opened.lock),
+        });
         let topics = TopicSet::default().updated(&opened.catalog, &opener)?;
         let threads = match options.maintenance {
             Maintenance::Background if !opener.is_read_only => Threads::start(queues)?,
@@ -282,14 +291,16 @@ impl Inner {
         }
         self.threads.stop();
         let mut report = CloseReport::default();
-        for topic in self.topics.load().all() {
-            for partition in topic.partitions().iter() {
-                match partition.close() {
-                    None => {}
-                    Some(Ok(())) => report.closed_partitions += 1,
-                    Some(Err(error)) => report
+        let topics = self.topics.load_full();
+        let all: Vec<_> = topics.all().flat_map(|topic| topic.partitions().to_vec()).collect();
+        for (partition, closed) in all.iter().zip(parallel::map(&all, |partition| partition.close())) {
+            match closed {
+                None => {}
+                Some(Ok(())) => report.closed_partitions += 1,
+                Some(Err(error)) => {
+                    report
                         .failures
-                        .push(CloseFailure { partition: partition.place().as_ref().clone(), error }),
+                        .push(CloseFailure { partition: partition.place().as_ref().clone(), error });
                 }
             }
         }

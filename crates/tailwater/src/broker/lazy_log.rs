@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use arc_swap::ArcSwapOption;
 use tailwater_log::storage::{DirectoryLock, Storage, create_directory_durably};
-use tailwater_log::{Clock, Log, LogConfig, LogOptions, PartitionIdentity, RepairReport};
+use tailwater_log::{Clock, Log, LogConfig, LogOptions, OpenFiles, PartitionIdentity, RepairReport};
 
 use crate::maintenance::WorkQueues;
 use crate::{Error, Result, TopicPartition};
@@ -19,30 +19,13 @@ pub(crate) struct Opener {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) is_read_only: bool,
     pub(crate) queues: Arc<WorkQueues>,
+    pub(crate) open_files: Arc<OpenFiles>,
     /// Set before the logs are closed, and looked at under each log's own lock: no log is opened after that.
-    is_closed: AtomicBool,
-    lock: Mutex<Option<Arc<DirectoryLock>>>,
+    pub(super) is_closed: AtomicBool,
+    pub(super) lock: Mutex<Option<Arc<DirectoryLock>>>,
 }
 
 impl Opener {
-    pub(crate) fn new(
-        storage: Arc<dyn Storage>,
-        directory: PathBuf,
-        clock: Arc<dyn Clock>,
-        queues: Arc<WorkQueues>,
-        lock: Option<Arc<DirectoryLock>>,
-    ) -> Self {
-        Self {
-            storage,
-            directory,
-            clock,
-            is_read_only: lock.is_none(),
-            queues,
-            is_closed: AtomicBool::new(false),
-            lock: Mutex::new(lock),
-        }
-    }
-
     pub(crate) fn is_closed(&self) -> bool {
         self.is_closed.load(Ordering::SeqCst)
     }
@@ -163,6 +146,7 @@ impl LazyLog {
         options.config = config;
         options.clock = Arc::clone(&opener.clock);
         options.lock = opener.lock();
+        options.open_files = Some(Arc::clone(&opener.open_files));
         options
     }
 

@@ -47,6 +47,7 @@ pub struct BrokerOptions {
     pub(super) maintenance: Maintenance,
     pub(super) default_topic_config: TopicConfig,
     pub(super) create: bool,
+    pub(super) max_open_files: usize,
 }
 
 impl Default for BrokerOptions {
@@ -56,6 +57,7 @@ impl Default for BrokerOptions {
             maintenance: Maintenance::Background,
             default_topic_config: TopicConfig::new(),
             create: true,
+            max_open_files: 512,
         }
     }
 }
@@ -92,6 +94,18 @@ impl BrokerOptions {
     #[must_use]
     pub fn create(mut self, create: bool) -> Self {
         self.create = create;
+        self
+    }
+
+    /// Sets how many files of partitions are open at most: default 512, at least 1. Each partition that is written to has
+    /// one open, and one for each segment that is read; what was not used for the longest time is closed, after it was made
+    /// durable. The catalog and the lock are not counted, nor what is open for a moment: leave room below what the system
+    /// allows (`ulimit -n`).
+    ///
+    /// A broker that is attached read-only takes no heed of it: it keeps each segment open that it was shown.
+    #[must_use]
+    pub fn max_open_files(mut self, count: usize) -> Self {
+        self.max_open_files = count;
         self
     }
 
