@@ -20,6 +20,7 @@ use tailwater_log::{Offset, PartitionId, PartitionIdentity};
 
 use crate::broker::CloseReport;
 use crate::catalog::{CatalogFault, TopicNameFault};
+use crate::codec::DecodeError;
 use crate::consumer::Cursor;
 use crate::{OffsetRange, TopicPartition};
 
@@ -386,6 +387,15 @@ pub enum Error {
         /// Up to where its history and the log's are the same.
         epoch_end: Offset,
     },
+    /// The codec could not encode a value. Nothing was published.
+    #[error("the value cannot be encoded: {source}")]
+    NotEncoded {
+        /// What the codec said.
+        source: Arc<dyn std::error::Error + Send + Sync>,
+    },
+    /// A record's value could not be decoded; the consumer goes on all the same.
+    #[error(transparent)]
+    NotDecoded(Box<DecodeError>),
     /// The poll was interrupted.
     #[error("interrupted")]
     Interrupted,

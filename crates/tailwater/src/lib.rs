@@ -111,6 +111,31 @@
 //! does in a database of its own keeps a [`Cursor`] there, as one string, and [seeks](Consumer::seek) to it. Other
 //! processes read beside the one that writes: [`Broker::attach_read_only`].
 //!
+//! # Typed messages
+//!
+//! A [`Codec`] turns the application's own types into bytes and back: [`Message::encoded`] when a message is made,
+//! [`Record::decode`] when it is read. With the feature `serde` there is one for JSON. What cannot be decoded is told with
+//! its place and its bytes, and stops nobody.
+//!
+//! ```
+//! # #[cfg(feature = "serde")]
+//! # {
+//! use std::time::Duration;
+//! use tailwater::{Broker, Json, Message, TopicConfig};
+//!
+//! let broker = Broker::in_memory()?;
+//! broker.create_topic("prices", &TopicConfig::new())?;
+//! let prices = broker.producer("prices")?;
+//! prices.publish(Message::encoded(&Json, &("espresso".to_owned(), 220))?.message().key(b"espresso"))?;
+//!
+//! for record in broker.reader().subscribe(&["prices"])?.poll(Duration::from_secs(10))?.iter() {
+//!     let (name, cents): (String, u32) = record.decode(&Json)?;
+//!     assert_eq!((name.as_str(), cents), ("espresso", 220));
+//! }
+//! # }
+//! # Ok::<(), tailwater::Error>(())
+//! ```
+//!
 //! # Choose what an acknowledgement means
 //!
 //! | [`Durability`] | Survives | Costs |
@@ -166,11 +191,21 @@
 //! assert_eq!(stats.durable_offset.get(), 1);
 //! # Ok::<(), tailwater::Error>(())
 //! ```
+//!
+//! # Features
+//!
+//! All are off by default.
+//!
+//! | Feature | Brings | Depends on |
+//! |---|---|---|
+//! | `serde` | `Json`, a [`Codec`] of every type that `serde` knows | `serde`, `serde_json` |
 
 #![forbid(unsafe_code)]
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod broker;
 mod catalog;
+mod codec;
 mod consumer;
 mod error;
 mod maintenance;
@@ -187,6 +222,9 @@ pub use broker::{
     MaintenanceReport, RebuiltTopic, TopicDescription,
 };
 pub use catalog::{CatalogFault, TopicNameFault};
+#[cfg(feature = "serde")]
+pub use codec::Json;
+pub use codec::{Codec, CodecError, DecodeError, DecodeFault, EncodedMessage};
 pub use consumer::{
     Consumer, ConsumerOptions, Cursor, Event, Interrupter, Lag, OnDivergence, OwnedHeader, OwnedRecord,
     ParseCursorError, Record, Records, Reset, SeekTo,

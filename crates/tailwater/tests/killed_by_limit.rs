@@ -67,7 +67,7 @@ fn check(directory: &Path, acknowledged: &[u64], name: &str) {
     assert!(acknowledged.iter().copied().eq(0..acknowledged.len() as u64), "{name}: {acknowledged:?}");
     let broker = Broker::open(directory).unwrap_or_else(|error| panic!("{name}: {error}"));
     if broker.topics().unwrap().is_empty() {
-        assert_eq!(acknowledged, [], "{name}: the topic is gone");
+        assert!(acknowledged.is_empty(), "{name}: the topic is gone");
         broker.create_topic("orders", &TopicConfig::new()).unwrap();
     }
     let place = TopicPartition::new("orders", PartitionId::ZERO);
