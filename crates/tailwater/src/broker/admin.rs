@@ -109,6 +109,8 @@ impl Inner {
             Ok(()) => {
                 topic.partitions().iter().for_each(|partition| partition.forget());
                 topic.set_deleted(false);
+                // Who sleeps listens to the logs that were closed.
+                self.wake_watchers();
             }
             Err(error) => administration.failure = Some(Arc::new(error)),
         }

@@ -129,7 +129,10 @@ impl Embedded {
     /// [`Error::ReadOnly`](crate::Error::ReadOnly) for a broker that is attached;
     /// [`Error::Unsupported`](crate::Error::Unsupported) if a newer version wrote the partition; those of the disk. What was repaired by then stays repaired, and a repair can be repeated.
     pub fn repair(&self, partition: &TopicPartition) -> Result<RepairReport> {
-        self.inner.repair(partition)
+        let repaired = self.inner.repair(partition);
+        // Who sleeps listens to the log that was closed for it.
+        self.inner.wake_watchers();
+        repaired
     }
 
     /// The first visible offset that was appended at or after `time`, or `None` if there is none.
