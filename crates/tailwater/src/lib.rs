@@ -111,6 +111,45 @@
 //! does in a database of its own keeps a [`Cursor`] there, as one string, and [seeks](Consumer::seek) to it. Other
 //! processes read beside the one that writes: [`Broker::attach_read_only`].
 //!
+//! # In tasks
+//!
+//! A [`Receipt`] is a future, [`Producer::send_async`] waits for room, and with the feature `async` a [`Consumer`] is a
+//! `Stream` of [`Records`]. That is all there is to it: no second set of types, and no particular runtime. Threads and
+//! tasks can use the same broker.
+//!
+//! ```
+//! # #[cfg(feature = "async")]
+//! # smol::block_on(async {
+//! use futures_lite::StreamExt;
+//! # use tailwater::{Broker, TopicConfig};
+//!
+//! # let broker = Broker::in_memory()?;
+//! # for name in ["orders", "mails"] { broker.create_topic(name, &TopicConfig::new())?; }
+//! # broker.producer("orders")?.publish("an espresso")?;
+//! # let (mut billing, mails) = (broker.consumer("billing").subscribe(&["orders"])?, broker.producer("mails")?);
+//! while let Some(records) = billing.next().await {
+//!     let records = records?;
+//!     for record in records.iter() {
+//!         mails.send_async(record.value().unwrap_or_default()).await?.await?;
+//!     }
+//!     billing.commit().await?;
+//! #   break;
+//! }
+//! # Ok::<(), tailwater::Error>(())
+//! # })?;
+//! # Ok::<(), tailwater::Error>(())
+//! ```
+//!
+//! - **Futures never sync.** A thread of the broker does; with [`Maintenance::Manual`] the application's, in
+//!   [`Broker::run_maintenance_once`]. What runs in the task is short: a copy into memory, at most a write to the page cache
+//!   for a receipt that is `Written`, and reading. Three things sync on the thread that calls them, so that a task does
+//!   them where it may block: opening the broker and creating topics; making a consumer of a group; and
+//!   [`Consumer::commit`] on a topic that is not durable, unless [`Producer::flush`] was awaited first.
+//! - **Cancellation.** Every future can be dropped at any time. A dropped receipt cancels nothing: the message is, or will
+//!   be, published, the commit made. A dropped `send_async` has sent nothing. A dropped `next()` has taken nothing.
+//! - **Waking**: a task is woken when what it waits for may be there. One that waits for records is not woken by what it
+//!   does not read, nor at any time of a clock; an idle consumer costs nothing.
+//!
 //! # Typed messages
 //!
 //! A [`Codec`] turns the application's own types into bytes and back: [`Message::encoded`] when a message is made,
@@ -198,11 +237,14 @@
 //!
 //! | Feature | Brings | Depends on |
 //! |---|---|---|
+//! | `async` | a [`Consumer`] is a `Stream` | `futures-core` |
 //! | `serde` | `Json`, a [`Codec`] of every type that `serde` knows | `serde`, `serde_json` |
 
 #![forbid(unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+#[cfg(feature = "async")]
+mod alarms;
 mod broker;
 mod catalog;
 mod codec;

@@ -27,7 +27,8 @@ pub struct Appended {
 
 /// The completion of a durable step: [`wait`](Receipt::wait) for it on a thread, or `.await` it in a task.
 ///
-/// Dropping a receipt cancels nothing. What it tells is known only when it completes: before that an offset could still
+/// Dropping a receipt cancels nothing, so a task may be cancelled while it awaits one. A task that does never syncs: a thread
+/// of the broker does, or the application's ([`Maintenance::Manual`](crate::Maintenance::Manual)). What it tells is known only when it completes: before that an offset could still
 /// be given to another message.
 ///
 /// # Examples

@@ -33,6 +33,8 @@ pub(crate) struct Inner {
     /// Absent until a group is first asked for.
     pub(super) groups: Mutex<Option<Arc<Groups>>>,
     threads: Threads,
+    #[cfg(feature = "async")]
+    alarms: crate::alarms::Alarms,
     watchers: Mutex<Vec<Weak<Signal>>>,
     closing: Mutex<Closing>,
     closed: Condvar,
@@ -98,6 +100,11 @@ impl Inner {
             _ => Threads::none(queues),
         };
         Ok(Arc::new(Self {
+            // Nobody does the work of a broker that is attached.
+            #[cfg(feature = "async")]
+            alarms: crate::alarms::Alarms::new(
+                opener.is_read_only || options.maintenance == Maintenance::Background,
+            ),
             opener,
             topics: ArcSwap::from_pointee(topics),
             administration: Mutex::new(Administration { catalog: opened.catalog, failure: None }),
@@ -236,7 +243,25 @@ impl Inner {
     pub(super) fn run_maintenance_once(&self) -> Result<MaintenanceReport> {
         self.check_open()?;
         let (did_work, next_due) = self.opener.queues.run_once()?;
-        Ok(MaintenanceReport { did_work, next_due })
+        let report = MaintenanceReport { did_work, next_due };
+        #[cfg(feature = "async")]
+        let report = self.ring_alarms(report);
+        Ok(report)
+    }
+
+    #[cfg(feature = "async")]
+    fn ring_alarms(&self, mut report: MaintenanceReport) -> MaintenanceReport {
+        let (rang, next) = self.alarms.ring();
+        let next = next.map(|due| due.saturating_duration_since(std::time::Instant::now()));
+        report.did_work |= rang;
+        report.next_due = report.next_due.into_iter().chain(next).min();
+        report
+    }
+
+    /// What wakes tasks at a time.
+    #[cfg(feature = "async")]
+    pub(crate) fn alarms(&self) -> &crate::alarms::Alarms {
+        &self.alarms
     }
 
     pub(super) fn stats(&self) -> BrokerStats {
@@ -306,6 +331,8 @@ impl Inner {
         }
         self.opener.release_lock();
         self.opener.queues.finish_flushes();
+        #[cfg(feature = "async")]
+        self.alarms.stop();
         self.wake_watchers();
         if report.failures.is_empty() { Ok(report) } else { Err(Error::NotClosedCleanly(Arc::new(report))) }
     }

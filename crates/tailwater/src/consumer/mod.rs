@@ -8,6 +8,8 @@ mod open_partition;
 mod options;
 mod records;
 mod state;
+#[cfg(feature = "async")]
+mod stream;
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -45,6 +47,7 @@ const ATTACHED_LOOK: Duration = Duration::from_millis(50);
 /// | Start | the committed offset; without one, where [`ConsumerOptions::reset`] says |
 /// | What can be read | what is durable; on a topic that is not durable, what is written |
 /// | Waiting | a poll sleeps until there is something, and costs nothing meanwhile |
+/// | In tasks | with the feature `async` it is a `Stream` of what polls return |
 ///
 /// # Examples
 ///
@@ -79,6 +82,8 @@ pub struct Consumer {
     interrupter: Interrupter,
     /// In a cell since `commit` takes `&self`, so that it can be called while records are at hand.
     state: RefCell<State>,
+    #[cfg(feature = "async")]
+    stream: stream::StreamState,
 }
 
 impl Consumer {
@@ -105,7 +110,14 @@ impl Consumer {
         let signal = Arc::new(Signal::new());
         broker.watch(&signal);
         let state = State::new(options, chosen, &signal)?;
-        Ok(Self { broker, interrupter: Interrupter::new(&signal), signal, state: RefCell::new(state) })
+        Ok(Self {
+            broker,
+            interrupter: Interrupter::new(&signal),
+            signal,
+            state: RefCell::new(state),
+            #[cfg(feature = "async")]
+            stream: stream::StreamState::default(),
+        })
     }
 
     /// Returns the records that come next, at most `max_records` and about `max_bytes`; waits for the first of them up to
@@ -122,6 +134,7 @@ impl Consumer {
     /// - [`Error::Io`], and those of opening partitions that were added.
     pub fn poll(&mut self, wait: Duration) -> Result<Records> {
         let deadline = Instant::now().checked_add(wait);
+        self.look_again();
         // A first look without arming: as long as there are records, nobody who publishes has to wake this thread.
         if let Some(records) = self.look()? {
             return Ok(records);
@@ -136,6 +149,12 @@ impl Consumer {
             }
             self.sleep(deadline);
         }
+    }
+
+    /// Has the stream look the next time, also if it was waiting for news.
+    fn look_again(&mut self) {
+        #[cfg(feature = "async")]
+        self.stream.look_again();
     }
 
     /// What there is now, if there is anything.
@@ -156,7 +175,7 @@ impl Consumer {
         }
     }
 
-    /// Commits all that [`poll`](Consumer::poll) has returned, in all partitions at once: after a crash all of it is
+    /// Commits all that [`poll`](Consumer::poll), or the stream, has returned, in all partitions at once: after a crash all of it is
     /// committed or nothing. The receipt completes when that is durable; commits and appends share syncs. If there is
     /// nothing new, it completes when what was committed before is durable.
     ///
@@ -210,6 +229,7 @@ impl Consumer {
     /// [`Error::NotAssigned`]; [`Error::OffsetOutOfRange`]; [`Error::ForeignCursor`] for a cursor of another topic or
     /// partition; those of reading, for a time.
     pub fn seek(&mut self, partition: &TopicPartition, to: SeekTo) -> Result<()> {
+        self.look_again();
         self.state.get_mut().seek(partition, to)
     }
 
@@ -228,6 +248,7 @@ impl Consumer {
     ///
     /// [`Error::NotAssigned`]: none of them is resumed then.
     pub fn resume(&mut self, partitions: &[TopicPartition]) -> Result<()> {
+        self.look_again();
         self.state.get_mut().set_paused(partitions, false)
     }
 

@@ -11,7 +11,9 @@ use crate::maintenance::Flush;
 use crate::receipt::{Appended, Receipt};
 use crate::{Error, Result};
 
-/// The future of [`Producer::send_async`]: the message's receipt. Nothing is sent before it is first polled.
+/// The future of [`Producer::send_async`]: the message's receipt. Nothing is sent before it is first polled, and nothing was
+/// if it is dropped before it is ready, so that it can be cancelled at any time. It never syncs: where there is room only
+/// after a sync, a thread of the broker makes it.
 #[derive(Debug)]
 #[must_use = "nothing is sent before the future is polled"]
 pub struct SendAsync<'p, 'm> {
