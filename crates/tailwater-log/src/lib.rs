@@ -63,7 +63,7 @@ pub use error::{
 pub use log::{
     Appended, FetchHint, FetchIsolation, FetchLimits, Fetched, FetchedBatch, ListenerGuard, Log, LogOptions,
     LogStats, MaintenanceReport, NewRecord, OpaqueBatch, OpenFiles, Receipt, Record, Signal, Staged,
-    VerifyReport, WhenFull,
+    SyncTimes, VerifyReport, WhenFull,
 };
 pub use offset::{FilePosition, LogEpoch, Offset, OffsetRange};
 pub use recovery::{RecoveryOutcome, RecoveryReport, RepairReport, TornTail};

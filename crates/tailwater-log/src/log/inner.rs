@@ -12,6 +12,7 @@ use std::sync::{Arc, OnceLock, PoisonError, Weak};
 use arc_swap::ArcSwap;
 
 use super::commit::GroupCommit;
+use super::counters::Counters;
 use super::ends::Ends;
 use super::open_files::{FileBudget, Holder, Usage};
 use super::signal::Listeners;
@@ -23,7 +24,7 @@ use crate::mistakes::{Mistake, is_planted};
 use crate::recovery::RecoveryReport;
 use crate::segment::{SegmentContext, SegmentList};
 use crate::storage::{DirectoryLock, LockOwner, Storage};
-use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{Mutex, MutexGuard};
 use crate::{Clock, Durability, Error, LogConfig, LogEpoch, Offset, PartitionIdentity, Result, Timestamp};
 
@@ -80,14 +81,10 @@ impl Failure {
     pub(crate) fn is_set(&self) -> bool {
         self.0.get().is_some()
     }
-}
 
-/// What has been done since the log was opened.
-#[derive(Debug, Default)]
-pub(crate) struct Counters {
-    pub(crate) syncs: AtomicU64,
-    pub(crate) writes: AtomicU64,
-    pub(crate) rolls: AtomicU64,
+    pub(crate) fn cause(&self) -> Option<&Arc<Error>> {
+        self.0.get()
+    }
 }
 
 impl Inner {

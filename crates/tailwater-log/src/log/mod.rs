@@ -4,6 +4,7 @@ mod append;
 mod checkpoint_file;
 mod close;
 mod commit;
+mod counters;
 mod ends;
 mod fetch;
 mod inner;
@@ -28,6 +29,7 @@ use std::task::{Context, Poll};
 
 pub use append::Staged;
 pub(crate) use checkpoint_file::{CHECKPOINT_NAME, CheckpointFile, FoundCheckpoint, ScanPoint};
+pub use counters::SyncTimes;
 pub(crate) use fetch::kind_of;
 pub use fetch::{FetchHint, Fetched, FetchedBatch, Record};
 pub(crate) use inner::Inner;
@@ -515,7 +517,8 @@ impl Log {
         self.inner.verify(progress)
     }
 
-    /// A snapshot of the log's figures.
+    /// A snapshot of the log's figures. Waits for no I/O of others; the size of a segment from before the open is looked up
+    /// the first time.
     ///
     /// # Errors
     ///
@@ -524,9 +527,10 @@ impl Log {
         let inner = &*self.inner;
         let segments = inner.segments.load_full();
         let mut size_bytes = 0;
+        // Another process may write to what this one has only looked at.
+        let is_final = inner.attachment.is_none();
         for (index, segment) in segments.iter().enumerate() {
-            let opened = segment.open(&inner.segment_context(segments.end_of(index)))?;
-            size_bytes += opened.file.length()?;
+            size_bytes += segment.length(&inner.segment_context(segments.end_of(index)), is_final)?;
         }
         Ok(LogStats {
             log_start_offset: inner.ends.start(),
@@ -540,6 +544,10 @@ impl Log {
             syncs: inner.counters.syncs.load(Ordering::Relaxed),
             writes: inner.counters.writes.load(Ordering::Relaxed),
             rolls: inner.counters.rolls.load(Ordering::Relaxed),
+            batches_written: inner.counters.batches.load(Ordering::Relaxed),
+            records_written: inner.counters.records.load(Ordering::Relaxed),
+            bytes_written: inner.counters.bytes.load(Ordering::Relaxed),
+            sync_times: inner.counters.sync_times(),
         })
     }
 
@@ -547,6 +555,12 @@ impl Log {
     #[must_use]
     pub fn is_failed(&self) -> bool {
         self.inner.failure.is_set()
+    }
+
+    /// Why nothing more is acknowledged until the log is reopened.
+    #[must_use]
+    pub fn failure(&self) -> Option<Arc<Error>> {
+        self.inner.failure.cause().cloned()
     }
 
     /// Makes everything durable, marks the log as closed in order, and refuses appends from then on. Handles can still

@@ -7,8 +7,9 @@ use arc_swap::ArcSwap;
 
 use super::checkpoint_file::CheckpointFile;
 use super::commit::GroupCommit;
+use super::counters::Counters;
 use super::ends::Ends;
-use super::inner::{Counters, Failure, Inner};
+use super::inner::{Failure, Inner};
 use super::open_files::{FileBudget, OpenFiles, Usage};
 use super::signal::Listeners;
 use super::slot::Slot;
@@ -178,6 +179,7 @@ impl Inner {
                     bytes_since_checkpoint: 0,
                     last_write: None,
                 };
+                writer.active.note_length(parts.allocated);
                 let place = writer.staging_place(&config);
                 staging = Staging::new(opened.end, opened.epoch, place, &config, parts.latest_append_time);
                 Some(Slot::new(writer))

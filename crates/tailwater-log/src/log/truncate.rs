@@ -120,6 +120,7 @@ impl Inner {
         writer.header = header;
         writer.position = data_end;
         writer.allocated = allocated;
+        writer.active.note_length(allocated);
         writer.written = offset;
         writer.active_since = None;
         writer.previous = None;

@@ -1,5 +1,6 @@
 //! What goes into a log and comes out of it, besides records that were fetched.
 
+use super::SyncTimes;
 use crate::format::Header;
 use crate::{LogEpoch, Offset, OffsetRange, Timestamp};
 
@@ -117,4 +118,12 @@ pub struct LogStats {
     pub writes: u64,
     /// Segments rolled since the open.
     pub rolls: u64,
+    /// Batches written since the open.
+    pub batches_written: u64,
+    /// Records written since the open; of an opaque batch, its offsets.
+    pub records_written: u64,
+    /// Bytes of batches written since the open.
+    pub bytes_written: u64,
+    /// How long the group commits took.
+    pub sync_times: SyncTimes,
 }

@@ -21,7 +21,7 @@ use crate::mistakes::{Mistake, is_planted};
 use crate::segment::{NewSegment, Segment, SegmentFault, read_header};
 use crate::storage::{FileHandle, OpenMode};
 use crate::sync::atomic::Ordering;
-use crate::{Error, FilePosition, LogConfig, LogEpoch, Offset, Result, Timestamp, format};
+use crate::{Error, FilePosition, LogConfig, LogEpoch, Offset, OffsetRange, Result, Timestamp, format};
 
 /// The temporary name of the segment that is made ready for the next roll.
 const NEXT_SEGMENT_NAME: &str = "next.tmp";
@@ -193,7 +193,10 @@ impl Writer {
         self.unsynced_since.get_or_insert(time);
         self.last_write = Some(time);
         self.unsynced_bytes += size;
-        log.counters.writes.fetch_add(1, Ordering::Relaxed);
+        if let Some(first) = buffer.batches.first() {
+            let offsets = OffsetRange { start: first.header.base_offset, end };
+            log.counters.note_write(buffer.batches.len(), offsets, size);
+        }
         log.publish_written(end);
         Ok(Some(buffer))
     }
@@ -269,6 +272,7 @@ impl Writer {
             } else {
                 self.allocated = planned;
             }
+            self.active.note_length(self.allocated);
         }
         let room_end = self.room_end(&config);
         log.staging().set_room_end(room_end);
@@ -361,12 +365,15 @@ impl Writer {
         self.active = Arc::clone(&segment);
         self.position = SEGMENT_DATA_START;
         self.allocated = allocated;
+        self.active.note_length(allocated);
         self.active_since = None;
         log.segments.store(Arc::new(log.segments.load().with(segment)));
         let mut staging = log.staging();
         let (next_offset, epoch) = (staging.next_offset(), self.header.epoch);
         staging.move_to(self.staging_place(&log.config.load()), next_offset, epoch);
         log.counters.rolls.fetch_add(1, Ordering::Relaxed);
+        let (directory, segment_count) = (log.directory.display(), log.segments.load().len());
+        tracing::debug!(%directory, base_offset = %base, segment_count, "rolled to a new segment");
         Ok(())
     }
 
@@ -459,9 +466,11 @@ fn seal(log: &Inner, unsealed: &Unsealed) -> Result<()> {
     let footer = Footer { summary, producers: Vec::new(), aborted: Vec::new() };
     let place = format::BatchPlace { salt: unsealed.header.salt, position: unsealed.data_end };
     let bytes = footer.encode(unsealed.segment.base, place);
+    let length = unsealed.data_end.get() + bytes.len() as u64;
     let written = unsealed
         .file
-        .set_length(unsealed.data_end.get() + bytes.len() as u64)
+        .set_length(length)
+        .inspect(|()| unsealed.segment.note_length(length))
         .and_then(|()| unsealed.file.write_all_at(&bytes, unsealed.data_end))
         .and_then(|()| unsealed.file.sync_all());
     log.sticky(written)
@@ -554,8 +563,7 @@ impl Inner {
         {
             self.sync_or_fail(|| active.sync_data())?;
         }
-        self.counters.syncs.fetch_add(1, Ordering::Relaxed);
-        self.commit.note_sync(start.elapsed());
+        self.note_sync(start.elapsed());
         self.failure.check()?;
         self.publish_durable(match is_planted(Mistake::AcknowledgeWhatIsStaged) {
             true => self.log_end_offset(),

@@ -41,6 +41,8 @@ pub(crate) struct Segment {
     /// Where the readable batches end, as far as is known: grows while the segment is active, and is `u64::MAX` for a
     /// segment that was not looked into.
     data_end: AtomicU64,
+    /// The length of the file, or 0 if that is not known.
+    length: AtomicU64,
     place: Arc<OpenPlace>,
     summary: RwLock<Option<SegmentSummary>>,
 }
@@ -52,6 +54,7 @@ impl Segment {
             base,
             path: directory.join(file_name(base)),
             data_end: AtomicU64::new(u64::MAX),
+            length: AtomicU64::new(0),
             place: Arc::default(),
             summary: RwLock::new(None),
         }
@@ -79,6 +82,28 @@ impl Segment {
     /// Where the readable batches end, or `None` if that is not known.
     pub(crate) fn data_end(&self) -> Option<FilePosition> {
         Some(self.data_end.load(Ordering::Acquire)).filter(|end| *end != u64::MAX).map(FilePosition::new)
+    }
+
+    /// The length of the file in bytes. That of a file which this process does not write to is asked for, once if it is
+    /// final; what this process writes to is not used for it.
+    pub(crate) fn length(&self, context: &SegmentContext<'_>, is_final: bool) -> Result<u64> {
+        let known = self.length.load(Ordering::Relaxed);
+        match self.data_end() {
+            Some(end) => Ok(known.max(end.get())),
+            None if known > 0 => Ok(known),
+            None => {
+                let length = self.open(context)?.file.length()?;
+                if is_final {
+                    self.note_length(length);
+                }
+                Ok(length)
+            }
+        }
+    }
+
+    /// Notes the length that this process has given the file.
+    pub(crate) fn note_length(&self, length: u64) {
+        self.length.store(length, Ordering::Relaxed);
     }
 
     /// The open file, opened now if need be.
