@@ -208,6 +208,17 @@
 //! # Ok::<(), tailwater::Error>(())
 //! ```
 //!
+//! # Watch it
+//!
+//! [`Broker::stats`] tells of each topic, partition and group where it is and what was done: offsets, sizes, how long syncs
+//! took, how far groups are behind, failures, how a partition was found when it was opened. It is cheap, and opens nothing.
+//!
+//! What an operator asks about is told to `tracing`, with fields: a broker opened and closed, a partition opened
+//! (`debug`) or recovered (`info`, with `scanned_bytes` and `torn_bytes`), a topic created, altered, deleted, a group created,
+//! reset, deleted (`info`), a segment rolled (`debug`), a sync that took half a second or more (`warn`, with `took_ms`), a
+//! commit that was refused (`warn`), work in the background that failed and is tried again (`warn`), a log that stops
+//! until it is reopened or is damaged (`error`).
+//!
 //! # Test
 //!
 //! [`Broker::in_memory`] runs on a simulated disk. [`BrokerOptions::open_on`] takes one of your own, which can lose power.
@@ -260,8 +271,9 @@ mod topic_partition;
 
 pub use broker::{
     Broker, BrokerOptions, BrokerStats, CatalogDamage, CatalogRepair, CloseFailure, CloseReport, Embedded,
-    GroupDescription, GroupListing, GroupPosition, GroupReset, LeftOut, LeftOutReason, Maintenance,
-    MaintenanceReport, RebuiltTopic, TopicDescription,
+    GroupDescription, GroupListing, GroupPartitionStats, GroupPosition, GroupReset, GroupStats, LeftOut,
+    LeftOutReason, Maintenance, MaintenanceReport, OpenPartitionStats, PartitionStats, RebuiltTopic,
+    TopicDescription, TopicStats,
 };
 pub use catalog::{CatalogFault, TopicNameFault};
 #[cfg(feature = "serde")]
@@ -282,8 +294,8 @@ pub use tailwater_log::error::{
 pub use tailwater_log::format::Header;
 pub use tailwater_log::{
     Clock, Durability, FetchIsolation, LogEpoch, LogStats, ManualClock, Offset, OffsetRange, PartitionId,
-    PartitionIdentity, ReadMode, RecoveryOutcome, RecoveryReport, RepairReport, SystemClock, Timestamp,
-    TopicId, VerifyReport, storage,
+    PartitionIdentity, ReadMode, RecoveryOutcome, RecoveryReport, RepairReport, SyncTimes, SystemClock,
+    Timestamp, TopicId, VerifyReport, storage,
 };
 pub use topic_config::TopicConfig;
 pub use topic_partition::{ParseTopicPartitionError, TopicPartition};

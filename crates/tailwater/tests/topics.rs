@@ -24,7 +24,7 @@ fn topics_are_listed_in_order_without_tailwaters_own() {
     assert!(matches!(broker.delete_topic("__groups"), Err(Error::UnknownTopic { .. })));
     assert!(matches!(broker.describe_topic("__groups"), Err(Error::UnknownTopic { .. })));
     let stats = broker.stats();
-    assert_eq!((stats.topics, stats.partitions, stats.open_partitions), (3, 3, 0));
+    assert_eq!((stats.topic_count, stats.partition_count, stats.open_partitions), (3, 3, 0));
 }
 
 #[test]

@@ -349,8 +349,12 @@ fn corrupt(context: &OpenContext<'_>, survey: &Survey, facts: Facts, error: Erro
     report.log_end_offset = facts.scan.highest_seen.max(facts.durable_mark);
     report.durable_mark = facts.durable_mark;
     report.scanned_bytes = facts.scan.scanned_bytes;
+    tracing::error!(
+        directory = %context.directory.display(),
+        %error,
+        "the log is damaged and takes no appends"
+    );
     report.corruption = Some(error);
-    tracing::error!(directory = %context.directory.display(), "the log is damaged and takes no appends");
     // Where the first segment is missing, whoever reads there is told so: to a reader that is behind, a later log start
     // would look like retention.
     let missing = (facts.live[0].named.base > facts.log_start)
@@ -394,8 +398,12 @@ fn corrupt_by_header(
         segments.sort_unstable_by_key(|segment| segment.base);
     }
     report.log_end_offset = end.max(report.durable_mark).max(report.log_start_offset);
+    tracing::error!(
+        directory = %context.directory.display(),
+        %error,
+        "the log is damaged and takes no appends"
+    );
     report.corruption = Some(error);
-    tracing::error!(directory = %context.directory.display(), "the log is damaged and takes no appends");
     Ok(Opened {
         segments: SegmentList::new(segments),
         start: report.log_start_offset,
@@ -427,6 +435,8 @@ fn finish(context: &OpenContext<'_>, survey: &Survey, facts: &Facts, rebuilt: re
         directory = %context.directory.display(),
         end = %report.log_end_offset,
         epoch = %report.epoch,
+        scanned_bytes = report.scanned_bytes,
+        torn_bytes = report.torn_tail.as_ref().map_or(0, |tail| tail.size_bytes),
         "recovered a log that was not closed"
     );
     let point = rebuilt.point;

@@ -38,7 +38,9 @@ impl Inner {
             origins: Vec::new(),
         });
         let committed = self.commit(&mut administration, catalog);
-        committed.inspect_err(|_| self.unmake_partitions(&administration, name, 0..partition_count))
+        committed.inspect_err(|_| self.unmake_partitions(&administration, name, 0..partition_count))?;
+        tracing::info!(topic = name, topic_id = %id, partition_count, "created a topic");
+        Ok(())
     }
 
     pub(super) fn alter_topic(&self, name: &str, changes: &TopicConfig) -> Result<()> {
@@ -62,7 +64,9 @@ impl Inner {
             stored.config = stored_pairs(&config);
         }
         let committed = self.commit(&mut administration, catalog);
-        committed.inspect_err(|_| self.unmake_partitions(&administration, &name, present..wanted))
+        committed.inspect_err(|_| self.unmake_partitions(&administration, &name, present..wanted))?;
+        tracing::info!(topic = name, partition_count = wanted, "altered a topic");
+        Ok(())
     }
 
     pub(super) fn delete_topic(&self, name: &str) -> Result<()> {
@@ -95,6 +99,7 @@ impl Inner {
                 leftover::remove_given_up(storage, &given_up);
             }
         }
+        tracing::info!(topic = %topic.name, topic_id = %topic.id, partition_count, "deleted a topic");
         Ok(())
     }
 

@@ -130,6 +130,10 @@ impl Embedded {
     /// [`Error::Unsupported`](crate::Error::Unsupported) if a newer version wrote the partition; those of the disk. What was repaired by then stays repaired, and a repair can be repeated.
     pub fn repair(&self, partition: &TopicPartition) -> Result<RepairReport> {
         let repaired = self.inner.repair(partition);
+        match &repaired {
+            Ok(report) => tracing::info!(%partition, lost = ?report.lost, "repaired a partition"),
+            Err(error) => tracing::warn!(%partition, %error, "a repair failed"),
+        }
         // Who sleeps listens to the log that was closed for it.
         self.inner.wake_watchers();
         repaired

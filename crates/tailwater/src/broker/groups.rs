@@ -176,7 +176,9 @@ impl Inner {
         if starts.is_empty() {
             return Err(Error::NothingToRead);
         }
-        self.set_positions(&groups, &id, &starts)
+        self.set_positions(&groups, &id, &starts)?;
+        tracing::info!(group, partition_count = starts.len(), "created a group");
+        Ok(())
     }
 
     /// Where the group would be; moves it there unless `is_dry_run`.
@@ -217,6 +219,7 @@ impl Inner {
         }
         if !is_dry_run {
             self.set_positions(&groups, &id, &moves)?;
+            tracing::info!(group, partition_count = moves.len(), "reset a group");
         }
         Ok(resets)
     }
@@ -226,7 +229,9 @@ impl Inner {
         self.check_writable()?;
         let groups = self.groups()?;
         let receipt = groups.store.delete_group(&id)?;
-        groups.receipt(receipt).wait()
+        groups.receipt(receipt).wait()?;
+        tracing::info!(group, "deleted a group");
+        Ok(())
     }
 
     fn set_positions(

@@ -17,7 +17,7 @@ use super::directory::{self, OpenedDirectory};
 use super::groups::Groups;
 use super::lazy_log::{LazyLog, Opener};
 use super::options::{BrokerOptions, Maintenance};
-use super::stats::{BrokerStats, CloseFailure, CloseReport, MaintenanceReport};
+use super::stats::{CloseFailure, CloseReport, MaintenanceReport};
 use super::topic::{Topic, TopicSet};
 use crate::catalog::Catalog;
 use crate::maintenance::{Flush, Threads, WorkQueues};
@@ -95,6 +95,12 @@ impl Inner {
             lock: Mutex::new(opened.lock),
         });
         let topics = TopicSet::default().updated(&opened.catalog, &opener)?;
+        tracing::info!(
+            directory = %opener.directory.display(),
+            topic_count = topics.all().filter(|topic| !topic.is_internal()).count(),
+            is_read_only = opener.is_read_only,
+            "opened a broker"
+        );
         let threads = match options.maintenance {
             Maintenance::Background if !opener.is_read_only => Threads::start(queues)?,
             _ => Threads::none(queues),
@@ -264,24 +270,14 @@ impl Inner {
         &self.alarms
     }
 
-    pub(super) fn stats(&self) -> BrokerStats {
-        let mut stats = BrokerStats {
-            unknown_names: self.unknown_names.clone(),
-            background_threads: self.threads.count(),
-            background_panics: self.opener.queues.panic_count(),
-            ..BrokerStats::default()
-        };
-        for topic in self.topics.load().all() {
-            let partitions = topic.partitions();
-            let open = partitions.iter().filter_map(|partition| partition.opened());
-            stats.open_partitions += open.count();
-            stats.failed_partitions += partitions.iter().filter(|partition| partition.is_failed()).count();
-            if !topic.is_internal() {
-                stats.topics += 1;
-                stats.partitions += partitions.len();
-            }
-        }
-        stats
+    /// Names in the directory that nobody knows.
+    pub(super) fn unknown_names(&self) -> &[OsString] {
+        &self.unknown_names
+    }
+
+    /// How many background threads are at work.
+    pub(super) fn thread_count(&self) -> usize {
+        self.threads.count()
     }
 
     /// Closes everything, once. Whoever comes later waits for that and is told the same.
@@ -334,6 +330,15 @@ impl Inner {
         #[cfg(feature = "async")]
         self.alarms.stop();
         self.wake_watchers();
+        for CloseFailure { partition, error } in &report.failures {
+            tracing::error!(%partition, %error, "a partition was not closed in order");
+        }
+        tracing::info!(
+            directory = %self.opener.directory.display(),
+            closed_partitions = report.closed_partitions,
+            failed_partitions = report.failures.len(),
+            "closed a broker"
+        );
         if report.failures.is_empty() { Ok(report) } else { Err(Error::NotClosedCleanly(Arc::new(report))) }
     }
 }

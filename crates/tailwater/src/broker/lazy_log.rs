@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Instant;
 
 use arc_swap::ArcSwapOption;
 use tailwater_log::storage::{DirectoryLock, Storage, create_directory_durably};
@@ -122,12 +123,24 @@ impl LazyLog {
         let directory = self.directory(opener);
         let options = self.options(opener, config()?);
         let storage = Arc::clone(&opener.storage);
+        let _span = tracing::debug_span!("open_partition", partition = %self.place).entered();
+        let start = Instant::now();
         let opened = if opener.is_read_only {
             Log::attach_read_only(storage, &directory, options)
         } else {
             Log::open(storage, &directory, options)
         };
         let log = opened.map_err(|error| Error::from(error).in_partition(&self.place))?;
+        let report = log.recovery_report();
+        tracing::debug!(
+            outcome = ?report.outcome,
+            log_start_offset = %report.log_start_offset,
+            log_end_offset = %report.log_end_offset,
+            epoch = %report.epoch,
+            scanned_bytes = report.scanned_bytes,
+            elapsed_ms = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX),
+            "opened a partition"
+        );
         self.log.store(Some(Arc::new(log.clone())));
         if !opener.is_read_only {
             // A segment may be old enough to be rolled, and what a crash left wants a checkpoint.
@@ -200,6 +213,16 @@ impl LazyLog {
         let failed = Error::Failed { partition: Some(Arc::clone(&self.place)), cause };
         // The first failure is the one that tells.
         let _ = self.failure.set(failed);
+    }
+
+    /// Why it takes no appends until the broker is reopened, if so.
+    pub(crate) fn failure(&self) -> Option<Error> {
+        if let Some(failure) = self.failure.get() {
+            return Some(failure.clone());
+        }
+        let cause = self.opened()?.failure()?;
+        let cause = Arc::new(Error::from(tailwater_log::Error::clone(&cause)));
+        Some(Error::Failed { partition: Some(Arc::clone(&self.place)), cause })
     }
 
     pub(crate) fn is_failed(&self) -> bool {

@@ -4,6 +4,7 @@ mod admin;
 mod catalog_repair;
 mod directory;
 mod embedded;
+mod gather_stats;
 mod group_description;
 mod groups;
 mod inner;
@@ -25,7 +26,10 @@ pub(crate) use inner::Inner;
 pub(crate) use lazy_log::LazyLog;
 pub use options::{BrokerOptions, Maintenance};
 pub use rebuild::{LeftOut, LeftOutReason, RebuiltTopic};
-pub use stats::{BrokerStats, CloseFailure, CloseReport, MaintenanceReport, TopicDescription};
+pub use stats::{
+    BrokerStats, CloseFailure, CloseReport, GroupPartitionStats, GroupStats, MaintenanceReport,
+    OpenPartitionStats, PartitionStats, TopicDescription, TopicStats,
+};
 pub(crate) use topic::{Topic, TopicSet};
 
 use tailwater_log::storage::{Disk, Storage};
@@ -356,7 +360,36 @@ impl Broker {
         Some(&self.handle.embedded)
     }
 
-    /// The broker's figures.
+    /// The broker's figures: of each topic, partition and group. Opens nothing, and waits for nobody who appends, syncs or
+    /// opens, so that it can be asked for every few seconds. What it costs grows with the partitions and the groups'
+    /// positions: a few hundred nanoseconds for each that is open or committed.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tailwater::{Broker, TopicConfig};
+    ///
+    /// let broker = Broker::in_memory()?;
+    /// broker.create_topic("orders", &TopicConfig::new().partitions(2))?;
+    /// let orders = broker.producer("orders")?;
+    /// for n in 0..10 {
+    ///     orders.publish(&format!("order {n}"))?;
+    /// }
+    /// let mut billing = broker.consumer("billing").max_records(4).subscribe(&["orders"])?;
+    /// billing.poll(Duration::from_secs(10))?;
+    /// billing.commit().wait()?;
+    ///
+    /// let stats = broker.stats();
+    /// let topic = stats.topic("orders").expect("it was created");
+    /// let figures = topic.partitions.iter().filter_map(|partition| partition.log());
+    /// assert_eq!(figures.clone().map(|log| log.records_written).sum::<u64>(), 10);
+    /// for log in figures {
+    ///     assert!(log.durable_offset == log.log_end_offset && log.sync_times.max >= log.sync_times.mean());
+    /// }
+    /// assert_eq!(stats.group("billing").expect("it has committed").lag_records(), 6);
+    /// # Ok::<(), tailwater::Error>(())
+    /// ```
     #[must_use]
     pub fn stats(&self) -> BrokerStats {
         self.inner().stats()

@@ -191,7 +191,8 @@ impl Consumer {
     pub fn commit(&self) -> Receipt<()> {
         let mut state = self.state.borrow_mut();
         let commits = state.uncommitted();
-        state.commit(&commits).unwrap_or_else(|error| Receipt::done(Err(error)))
+        let receipt = state.commit(&commits);
+        receipt.unwrap_or_else(|error| refused(&state, error))
     }
 
     /// Commits these places: each the next one to read in its partition, such as
@@ -219,7 +220,7 @@ impl Consumer {
         let mut state = self.state.borrow_mut();
         let commits = state.chosen_commits(cursors);
         let receipt = commits.and_then(|commits| state.commit(&commits));
-        receipt.unwrap_or_else(|error| Receipt::done(Err(error)))
+        receipt.unwrap_or_else(|error| refused(&state, error))
     }
 
     /// Goes to another place in a partition. The next poll reads from there, and the next commit may be an earlier one.
@@ -305,6 +306,12 @@ impl Consumer {
     pub fn close(self) -> Result<()> {
         self.state.into_inner().close()
     }
+}
+
+/// The receipt of a commit that was not made.
+fn refused(state: &State, error: Error) -> Receipt<()> {
+    tracing::warn!(group = state.group(), %error, "a commit was refused");
+    Receipt::done(Err(error))
 }
 
 const _: () = {
