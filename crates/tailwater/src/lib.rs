@@ -249,6 +249,7 @@
 //! | Feature | Brings | Depends on |
 //! |---|---|---|
 //! | `async` | a [`Consumer`] is a `Stream` | `futures-core` |
+//! | `metrics` | the figures for the `metrics` facade: `metrics::Publisher` | `metrics` |
 //! | `serde` | `Json`, a [`Codec`] of every type that `serde` knows | `serde`, `serde_json` |
 
 #![forbid(unsafe_code)]
@@ -262,6 +263,9 @@ mod codec;
 mod consumer;
 mod error;
 mod maintenance;
+#[cfg(feature = "metrics")]
+#[cfg_attr(docsrs, doc(cfg(feature = "metrics")))]
+pub mod metrics;
 mod parallel;
 mod partitioner;
 mod producer;

@@ -19,7 +19,7 @@ use crate::TopicPartition;
 use crate::consumer::{Cursor, Lag};
 
 impl Inner {
-    pub(super) fn stats(&self) -> BrokerStats {
+    pub(crate) fn stats(&self) -> BrokerStats {
         let mut topics: Vec<_> = self.topic_set().all().map(|topic| stats_of_topic(topic)).collect();
         topics.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         let mut stats = BrokerStats {
