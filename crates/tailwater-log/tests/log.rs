@@ -363,3 +363,44 @@ fn a_durable_append_costs_one_write_and_one_sync() {
     receipts.into_iter().for_each(|receipt| assert!(receipt.wait().is_ok()));
     assert_eq!(disk.operation_count() - before, 42, "receipts that wait together share a sync");
 }
+
+#[test]
+fn places_are_found_in_a_segment_that_has_no_index_yet() {
+    // Small records and batches much larger than the reach of a look, in turn and mixed.
+    let mixes: [&[usize]; 4] = [&[10], &[100, 900, 30_000], &[200_000], &[1, 50, 70_000, 300, 5, 150_000]];
+    for (seed, sizes) in (0_u64..).zip(mixes) {
+        on_each_storage(|open| {
+            let wide = || {
+                with(|config| {
+                    config.segment_bytes = 64 << 20;
+                    config.staging_bytes = 16 << 20;
+                })
+            };
+            let log = open(wide());
+            let start = log.log_end_offset().get();
+            let value = |offset: u64| {
+                let size = sizes[(offset % sizes.len() as u64) as usize];
+                [offset.to_le_bytes().to_vec(), vec![b'.'; size]].concat()
+            };
+            let count = 4_000_000 / sizes.iter().map(|size| size + 100).sum::<usize>() * sizes.len();
+            for offset in start..start + count as u64 {
+                let value = value(offset);
+                drop(log.append(&[NewRecord::new(&value)], None, WhenFull::Wait).unwrap());
+            }
+            log.close().unwrap();
+            drop(log);
+            let log = open(wide());
+            let end = log.log_end_offset().get();
+            // More of them than are made without an index.
+            for step in 0..100_u64 {
+                let offset = (step * 7_919 + seed) * end / 791_900 % end;
+                let limits = FetchLimits { max_records: 1, max_bytes: 1 };
+                let fetched = log.fetch(Offset::new(offset), limits, FetchIsolation::Visible, None).unwrap();
+                let record = fetched.iter().next().unwrap();
+                assert_eq!(record.offset(), Offset::new(offset));
+                assert_eq!(record.value(), Some(&value(offset)[..]));
+            }
+            log.close().unwrap();
+        });
+    }
+}

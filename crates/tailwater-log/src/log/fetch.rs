@@ -344,11 +344,7 @@ impl<'l> Fetch<'l> {
         if self.out.next_offset <= segment.base {
             return Ok((SEGMENT_DATA_START, segment.base));
         }
-        let context = self.log.segment_context(segment_end);
-        let found = segment.with_summary(&context, |summary| {
-            summary.floor(self.out.next_offset).map(|entry| (entry.position, entry.offset))
-        })?;
-        Ok(found.unwrap_or((SEGMENT_DATA_START, segment.base)))
+        segment.floor(&self.log.segment_context(segment_end), self.out.next_offset)
     }
 
     /// Reads batches of one segment. True when the limits are reached.

@@ -10,6 +10,7 @@ mod inspect;
 mod list;
 mod open;
 mod pieces;
+mod probe;
 mod walk;
 
 use std::path::{Path, PathBuf};
@@ -29,9 +30,12 @@ use crate::error::{Corruption, CorruptionKind};
 use crate::format::{BatchHeader, SEGMENT_DATA_START, SegmentSummary};
 use crate::log::{FileBudget, Holder, Usage};
 use crate::storage::Storage;
-use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use crate::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use crate::{Error, FilePosition, Offset, OffsetRange, PartitionIdentity, ReadMode, Result};
+
+/// How often something is looked for in a segment before an index is made of it.
+const MOST_PROBES: u32 = 64;
 
 /// One segment file of a partition.
 #[derive(Debug)]
@@ -45,6 +49,8 @@ pub(crate) struct Segment {
     length: AtomicU64,
     place: Arc<OpenPlace>,
     summary: RwLock<Option<SegmentSummary>>,
+    /// How often something was looked for while there was no summary.
+    probes: AtomicU32,
 }
 
 impl Segment {
@@ -57,6 +63,7 @@ impl Segment {
             length: AtomicU64::new(0),
             place: Arc::default(),
             summary: RwLock::new(None),
+            probes: AtomicU32::new(0),
         }
     }
 
@@ -160,6 +167,29 @@ impl Segment {
         self.data_end.store(data_end.get(), Ordering::Release);
     }
 
+    /// A batch at or below `wanted` to hop from: where it is, and its first offset.
+    pub(crate) fn floor(
+        &self,
+        context: &SegmentContext<'_>,
+        wanted: Offset,
+    ) -> Result<(FilePosition, Offset)> {
+        let first = (SEGMENT_DATA_START, self.base);
+        let floor = |summary: &SegmentSummary| {
+            summary.floor(wanted).map_or(first, |entry| (entry.position, entry.offset))
+        };
+        if let Some(summary) = self.read_summary().as_ref() {
+            return Ok(floor(summary));
+        }
+        // To make an index of what has no footer takes a walk over the whole segment. Whoever looks for one place does
+        // without, and whoever looks for many gets one.
+        if let Some(end) = self.data_end()
+            && self.probes.fetch_add(1, Ordering::Relaxed) < MOST_PROBES
+        {
+            return probe::floor(&*self.open(context)?, first, end, wanted);
+        }
+        self.with_summary(context, floor)
+    }
+
     /// Runs `look` on the summary, which is made now if need be. `end` is where the segment's offsets end.
     pub(crate) fn with_summary<T>(
         &self,
@@ -170,37 +200,52 @@ impl Segment {
             return Ok(look(summary));
         }
         let opened = self.open(context)?;
+        // Without the lock, which writes to the segment wait for; what is written meanwhile is added under it.
+        let loaded = self.load_summary(&opened, context)?;
         let mut place = self.write_summary();
         let summary = match &mut *place {
             Some(summary) => summary,
-            none => none.insert(self.load_summary(&opened, context)?),
+            none => none.insert(self.catch_up(loaded, &opened)?),
         };
         Ok(look(summary))
     }
 
-    /// Reads the footer, or hops over the batch headers up to `context.end`.
-    fn load_summary(&self, opened: &OpenSegment, context: &SegmentContext<'_>) -> Result<SegmentSummary> {
+    /// Reads the footer, or hops over the batch headers: to where the data ends, or up to `context.end` in a segment of
+    /// which another takes over there. Returns where it came to, if there may be more.
+    fn load_summary(
+        &self,
+        opened: &OpenSegment,
+        context: &SegmentContext<'_>,
+    ) -> Result<(SegmentSummary, Option<FilePosition>)> {
         // An active segment has no footer, and its file may be longer than its data.
         if self.data_end().is_none()
             && let Some((footer, _)) = read_footer(&*opened.file, self.base, opened.header.salt)?
         {
-            return Ok(footer.summary);
+            return Ok((footer.summary, None));
         }
-        let mut summary =
-            SegmentSummary { first_offset: self.base, next_offset: self.base, ..SegmentSummary::default() };
-        let end_position = match self.data_end() {
-            Some(end) => end,
-            None => FilePosition::new(opened.file.length()?),
-        };
-        let mut walk = BatchWalk::headers_only(opened, SEGMENT_DATA_START, end_position);
-        while summary.next_offset < context.end {
-            match walk.next(summary.next_offset)? {
-                Step::Batch(batch) => summary.add_batch(&batch.header, batch.position),
-                // What is damaged is found, and reported, by whoever reads it; the index then ends early.
-                Step::Bad { .. } | Step::End => break,
+        let summary = NewSegment::empty_summary(self.base);
+        match self.data_end() {
+            // What is not visible yet is part of it all the same.
+            Some(end) => extend(summary, opened, SEGMENT_DATA_START, end, Offset::MAX),
+            None => {
+                let end = FilePosition::new(opened.file.length()?);
+                extend(summary, opened, SEGMENT_DATA_START, end, context.end)
             }
         }
-        Ok(summary)
+    }
+
+    /// Adds to a summary what was written while it was made.
+    fn catch_up(
+        &self,
+        (summary, position): (SegmentSummary, Option<FilePosition>),
+        opened: &OpenSegment,
+    ) -> Result<SegmentSummary> {
+        match (position, self.data_end()) {
+            (Some(position), Some(end)) if position < end => {
+                extend(summary, opened, position, end, Offset::MAX).map(|(summary, _)| summary)
+            }
+            _ => Ok(summary),
+        }
     }
 
     /// A copy of the summary, made now if need be.
@@ -242,6 +287,26 @@ impl Segment {
     fn write_summary(&self) -> RwLockWriteGuard<'_, Option<SegmentSummary>> {
         self.summary.write().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Adds the batches of `[position, end)`, up to the offset `until`. Returns where it came to, unless it met damage.
+fn extend(
+    mut summary: SegmentSummary,
+    opened: &OpenSegment,
+    position: FilePosition,
+    end: FilePosition,
+    until: Offset,
+) -> Result<(SegmentSummary, Option<FilePosition>)> {
+    let mut walk = BatchWalk::headers_only(opened, position, end);
+    while summary.next_offset < until {
+        match walk.next(summary.next_offset)? {
+            Step::Batch(batch) => summary.add_batch(&batch.header, batch.position),
+            Step::End => break,
+            // What is damaged is found, and reported, by whoever reads it; the index then ends early.
+            Step::Bad { .. } => return Ok((summary, None)),
+        }
+    }
+    Ok((summary, Some(walk.position())))
 }
 
 /// The place of a segment's open file.
