@@ -32,6 +32,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod coordinator;
 mod error;
 pub mod format;
 mod group;
