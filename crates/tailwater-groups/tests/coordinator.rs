@@ -72,7 +72,7 @@ impl Group {
     }
 
     fn deliver(&mut self, id: MemberId, partition: PartitionIdentity, next: u64) -> bool {
-        self.coordinator.deliver(id, &[(partition, Offset::new(next))]).unwrap()[0]
+        self.coordinator.deliver(self.now, id, &[(partition, Offset::new(next))]).unwrap()[0]
     }
 
     fn commit(&mut self, id: MemberId, partition: PartitionIdentity, offset: u64) -> bool {
@@ -202,7 +202,10 @@ fn who_leaves_frees_what_it_had_and_those_who_gain_are_woken() {
     assert_eq!(group.coordinator.take_woken(), [B]);
     assert_eq!(assigned(&group.poll(B)).len(), 4);
     assert!(group.coordinator.poll(group.now, A).is_err());
-    assert!(group.coordinator.deliver(A, &[]).is_err() && group.coordinator.check_commit(A, []).is_err());
+    assert!(
+        group.coordinator.deliver(group.now, A, &[]).is_err()
+            && group.coordinator.check_commit(A, []).is_err()
+    );
     assert!(!group.coordinator.leave(group.now, A));
 }
 
@@ -279,6 +282,8 @@ fn one_that_waits_is_not_evicted_and_those_who_sleep_learn_of_a_new_limit() {
     assert_eq!(group.coordinator.take_woken(), []);
     // It has records, and goes to work: B is to look after it.
     assert!(group.poll(A).is_empty());
+    assert_eq!(group.coordinator.take_woken(), []);
+    assert!(group.deliver(A, at(1, 0), 1));
     assert_eq!(group.coordinator.take_woken(), [B]);
     group.poll(B);
     assert_eq!(group.coordinator.wait(B), Some(group.now.saturating_add_ms(50)));

@@ -1,19 +1,30 @@
 //! What time does: owners that take too long lose a partition, members that do not poll lose all.
 
-use super::{Coordinator, MemberId, MonotonicMs};
+use super::{Coordinator, Member, MemberId, MonotonicMs};
+use crate::table::PartitionKey;
 
 impl Coordinator {
     /// Evaluates the deadlines that have passed. Polls do it as well.
     pub fn tick(&mut self, now: MonotonicMs) {
-        while let Some((deadline, key)) = self.revocations.first().copied().filter(|(due, _)| *due <= now) {
-            self.revocations.remove(&(deadline, key));
-            let Some(owner) = self.partition(key).and_then(|partition| partition.owner) else { continue };
+        loop {
+            // Evicting a member may begin revocations that are due at once.
+            if let Some((deadline, key)) = self.revocations.first().copied().filter(|(due, _)| *due <= now) {
+                self.revocations.remove(&(deadline, key));
+                self.fence(key);
+            } else if let Some((due, id)) = self.intervals.first().copied().filter(|(due, _)| *due <= now) {
+                self.intervals.remove(&(due, id));
+                self.check_interval(now, id);
+            } else {
+                return;
+            }
+        }
+    }
+
+    /// Takes a partition from its owner, whatever that has delivered.
+    fn fence(&mut self, key: PartitionKey) {
+        if let Some(owner) = self.partition(key).and_then(|partition| partition.owner) {
             self.tell(owner, |news| &mut news.lost, key);
             self.free(key);
-        }
-        while let Some((due, id)) = self.intervals.first().copied().filter(|(due, _)| *due <= now) {
-            self.intervals.remove(&(due, id));
-            self.check_interval(now, id);
         }
     }
 
@@ -22,7 +33,7 @@ impl Coordinator {
         let Some(member) = self.members.get_mut(&id) else { return };
         member.is_watched = false;
         let Some(interval_ms) = member.spec.max_poll_interval_ms else { return };
-        // While it waits it is in a poll, and begins to be watched again at the end of that.
+        // While it waits it is in a poll, and begins to be watched again when it has something to do.
         if member.is_evicted || member.waiting_until.is_some() {
             return;
         }
@@ -32,16 +43,15 @@ impl Coordinator {
             return;
         }
         member.is_evicted = true;
-        for key in self.owned_by(id) {
-            self.tell(id, |news| &mut news.lost, key);
-            self.free(key);
-        }
+        self.wake(id);
+        self.owned_by(id).into_iter().for_each(|key| self.fence(key));
         self.retarget(now);
     }
 
-    /// Sees to it that a member that polled at `last_poll`, and has a limit, is looked at when that is reached.
+    /// Sees to it that a member that was last heard of at `last_poll`, and has a limit, is looked at when that is reached.
     pub(super) fn watch(&mut self, last_poll: MonotonicMs, id: MemberId) {
-        let Some(member) = self.members.get_mut(&id).filter(|member| !member.is_watched) else { return };
+        let is_free = |member: &&mut Member| !member.is_watched && !member.is_evicted;
+        let Some(member) = self.members.get_mut(&id).filter(is_free) else { return };
         let Some(interval_ms) = member.spec.max_poll_interval_ms else { return };
         member.is_watched = true;
         let due = last_poll.saturating_add_ms(interval_ms.max(1));

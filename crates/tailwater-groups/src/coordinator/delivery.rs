@@ -2,26 +2,29 @@
 
 use tailwater_log::{Offset, PartitionIdentity};
 
-use super::{Coordinator, Fenced, MemberId, Partition};
+use super::{Coordinator, Fenced, MemberId, MonotonicMs, Partition};
 use crate::table::{key_of, partition_of};
 
 impl Coordinator {
     /// Notes that a member is about to hand out records of these partitions, up to those offsets. Says of each whether it
     /// may: of the others nothing is handed out, and the next poll tells why.
     ///
-    /// From then on the partition is not revoked without the member's help, until it commits up to there.
+    /// A member with a `max_poll_interval_ms` is looked after from here on: every poll that does not wait ends with it, also
+    /// if there is nothing to deliver. From then on the partition is not revoked without the member's help, until it commits up to there.
     ///
     /// # Errors
     ///
     /// [`Fenced`] if it is no member any more.
     pub fn deliver(
         &mut self,
+        now: MonotonicMs,
         id: MemberId,
         deliveries: &[(PartitionIdentity, Offset)],
     ) -> Result<Vec<bool>, Fenced> {
         if !self.members.contains_key(&id) {
             return Err(Fenced { partition: None });
         }
+        self.watch(now, id);
         if self.is_exclusive {
             return Ok(vec![true; deliveries.len()]);
         }
@@ -75,6 +78,7 @@ impl Coordinator {
                 }
             }
         }
+        self.note_reconciled(id);
     }
 
     /// Gives up partitions that a poll said are `revoking`. Returns those that were taken from the member meanwhile, since
@@ -92,6 +96,7 @@ impl Coordinator {
                 self.free(key);
             }
         }
+        self.note_reconciled(id);
         lost
     }
 }

@@ -130,7 +130,8 @@ impl Coordinator {
         self.tracked.insert(id, TrackedTopic { since, partitions });
     }
 
-    /// What has changed for a member since its last poll. It owns what is `assigned`, until a poll says otherwise or it
+    /// What has changed for a member since its last poll. After that it either [`wait`](Self::wait)s or
+    /// [`deliver`](Self::deliver)s, if only nothing. It owns what is `assigned`, until a poll says otherwise or it
     /// leaves; an evicted one is a member again. Evaluates deadlines first. Costs nothing if there is no news.
     ///
     /// # Errors
@@ -141,26 +142,23 @@ impl Coordinator {
         // Whoever is in its poll need not be woken.
         member.is_woken = true;
         member.waiting_until = None;
-        if !member.is_evicted {
-            member.last_poll = now;
-        }
-        self.tick(now);
+        member.last_poll = now;
         let mut changes = Changes::default();
-        if let Some(member) = self.members.get_mut(&id).filter(|member| member.is_evicted) {
-            member.is_evicted = false;
-            member.last_poll = now;
+        if std::mem::take(&mut member.is_evicted) {
             changes.has_rejoined = true;
             self.retarget(now);
         }
-        self.watch(now, id);
+        self.tick(now);
         self.take_news(id, &mut changes);
-        let (group_epoch, assignment_epoch) = (self.group_epoch, self.assignment_epoch);
+        let group_epoch = self.group_epoch;
         if let Some(member) = self.members.get_mut(&id) {
             member.is_woken = false;
             member.polled_epoch = group_epoch;
-            if member.revoking_count == 0 {
-                member.epoch = MemberEpoch::new(assignment_epoch.get());
-            }
+        }
+        self.note_reconciled(id);
+        if !changes.is_empty() {
+            // It has something to do before it delivers or waits.
+            self.watch(now, id);
         }
         Ok(changes)
     }

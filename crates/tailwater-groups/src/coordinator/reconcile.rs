@@ -6,7 +6,9 @@ use std::sync::Arc;
 use tailwater_log::{PartitionId, TopicId};
 
 use super::assignor::{Problem, assign};
-use super::{AssignmentEpoch, Coordinator, GroupEpoch, Member, MemberId, MonotonicMs, Partition};
+use super::{
+    AssignmentEpoch, Coordinator, GroupEpoch, Member, MemberEpoch, MemberId, MonotonicMs, Partition,
+};
 use crate::table::PartitionKey;
 
 impl Coordinator {
@@ -135,6 +137,16 @@ impl Coordinator {
         });
         if let Some(target) = self.partition(key).and_then(|partition| partition.target) {
             self.tell(target, |news| &mut news.offered, key);
+        }
+    }
+
+    /// Raises a member's epoch once it knows of the assignment and has given up what it is to.
+    pub(super) fn note_reconciled(&mut self, id: MemberId) {
+        let (group_epoch, assignment_epoch) = (self.group_epoch, self.assignment_epoch);
+        let is_reconciled =
+            |member: &&mut Member| member.revoking_count == 0 && member.polled_epoch == group_epoch;
+        if let Some(member) = self.members.get_mut(&id).filter(is_reconciled) {
+            member.epoch = MemberEpoch::new(assignment_epoch.get());
         }
     }
 

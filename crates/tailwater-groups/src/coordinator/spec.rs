@@ -136,7 +136,8 @@ pub struct Changes {
     /// Partitions that it is to give up: it may still commit in them, and then [`release`](super::Coordinator::release)s
     /// them. If it takes too long they are lost.
     pub revoking: Vec<PartitionIdentity>,
-    /// Partitions that it may read from now on.
+    /// Partitions that it may read from now on. Among them can be one that it was told to give up and has not released: a
+    /// commit freed it, and it has become the member's own again.
     pub assigned: Vec<Assigned>,
     /// Whether it had been evicted, and is a member again by this poll.
     pub has_rejoined: bool,

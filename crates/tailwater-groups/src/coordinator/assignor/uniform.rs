@@ -67,8 +67,8 @@ fn give_up(owners: &mut [Option<usize>], counts: &[usize], quotas: &[usize]) {
         let Some(member) = *owner else { continue };
         let (count, quota, at) = (counts[member], quotas[member], seen[member]);
         seen[member] += 1;
-        // Of `count` places, evenly spaced, `quota` are kept.
-        if count > quota && (at + 1) * quota / count == at * quota / count {
+        // Of `count` places `quota` are kept, evenly spaced, the first among them.
+        if count > quota && at * quota % count >= quota {
             *owner = None;
         }
     }
