@@ -1,10 +1,15 @@
 //! What can go wrong with groups.
 
-use tailwater_log::{Offset, PartitionIdentity};
+use std::fmt;
+use std::sync::Arc;
 
+use tailwater_log::{Offset, PartitionIdentity, TopicId};
+
+use crate::coordinator::assignor::Assignor;
+use crate::coordinator::{JoinError, MemberEpoch};
 use crate::format::EntryDamage;
 use crate::position::MAX_METADATA_BYTES;
-use crate::{GroupId, GroupIdFault, GroupKind, MemberEpoch};
+use crate::{GroupId, GroupIdFault, GroupKind, GroupLifetime};
 
 /// The result of an operation on groups.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -70,14 +75,50 @@ pub enum Error {
         /// The group.
         group: GroupId,
     },
-    /// The group has a member already, and takes one.
-    #[error("group {group} has a member already: close that one first")]
+    /// A member has the group for itself, or wants to and there are others.
+    #[error(
+        "group {group} is in use: a consumer with explicit partitions takes a group for itself; close the other first"
+    )]
     GroupInUse {
         /// The group.
         group: GroupId,
     },
-    /// The group has a member; its positions cannot be changed from outside, nor the group be deleted.
-    #[error("group {group} has a member: close it first")]
+    /// Another member of the group has that name.
+    #[error("group {group} has a member named {name:?} already: use another name, or close that one first")]
+    DuplicateMemberName {
+        /// The group.
+        group: GroupId,
+        /// The name.
+        name: Arc<str>,
+    },
+    /// All members of a group divide its partitions the same way.
+    #[error(
+        "the members of group {group} use the {assignor} assignor, not {requested}: use the same for all of them"
+    )]
+    AssignorMismatch {
+        /// The group.
+        group: GroupId,
+        /// What its members use.
+        assignor: Assignor,
+        /// What the one that joins asked for.
+        requested: Assignor,
+    },
+    /// A member subscribes to a topic that is not there (any more).
+    #[error("there is no topic with the id {topic_id}: it was deleted")]
+    UnknownTopic {
+        /// Its id.
+        topic_id: TopicId,
+    },
+    /// A group is ephemeral for all its members or for none, and not if it is registered.
+    #[error("group {group} is a {lifetime} one: join it as such, or use another group id")]
+    GroupLifetimeMismatch {
+        /// The group.
+        group: GroupId,
+        /// What it is.
+        lifetime: GroupLifetime,
+    },
+    /// The group has members; its positions cannot be changed from outside, nor the group be deleted.
+    #[error("group {group} has members: close them first")]
     GroupNotEmpty {
         /// The group.
         group: GroupId,
@@ -92,13 +133,15 @@ pub enum Error {
         /// What it was to be used as.
         requested: GroupKind,
     },
-    /// The member is no longer its group's. Nothing was committed.
-    #[error("the member with epoch {epoch} is no longer one of group {group}: join again")]
+    /// The member is no longer its group's, or does not own the partition. Nothing was committed.
+    #[error("{}", Fenced { group, epoch: *epoch, partition: partition.as_deref() })]
     FencedMemberEpoch {
         /// The group.
         group: GroupId,
-        /// The member's epoch.
+        /// The epoch that the member was at.
         epoch: MemberEpoch,
+        /// The partition that is another's, or nobody's; `None` if it is no member at all.
+        partition: Option<Box<PartitionIdentity>>,
     },
     /// The commit lies below what is committed, and the reader has not sought. Nothing was committed.
     #[error(
@@ -130,6 +173,43 @@ pub enum Error {
     /// The groups log was attached read-only: another process has the groups.
     #[error("the groups are attached read-only: join and commit in the process that writes")]
     ReadOnly,
+}
+
+impl Error {
+    /// Why a member was not let in.
+    pub(crate) fn of_join(group: &GroupId, error: JoinError) -> Self {
+        let group = group.clone();
+        match error {
+            JoinError::InUse => Error::GroupInUse { group },
+            JoinError::DuplicateName { name } => Error::DuplicateMemberName { group, name },
+            JoinError::AssignorMismatch { assignor, requested } => {
+                Error::AssignorMismatch { group, assignor, requested }
+            }
+            JoinError::UnknownTopic { topic_id } => Error::UnknownTopic { topic_id },
+        }
+    }
+}
+
+/// What [`Error::FencedMemberEpoch`] says.
+struct Fenced<'e> {
+    group: &'e GroupId,
+    epoch: MemberEpoch,
+    partition: Option<&'e PartitionIdentity>,
+}
+
+impl fmt::Display for Fenced<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { group, epoch, partition } = self;
+        match partition {
+            Some(partition) => {
+                write!(
+                    f,
+                    "a member of group {group} at epoch {epoch} does not own {partition} (any more): poll to go on"
+                )
+            }
+            None => write!(f, "the member at epoch {epoch} is no longer one of group {group}: join again"),
+        }
+    }
 }
 
 // An error travels in every `Result` of a commit.

@@ -5,6 +5,8 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use crate::coordinator::assignor::Assignor;
+use crate::coordinator::{AssignmentEpoch, GroupEpoch, MemberListing};
 use crate::{Error, Result};
 
 /// Longest group id, in bytes: its length is one byte in the groups log.
@@ -129,26 +131,42 @@ impl fmt::Display for GroupKind {
     }
 }
 
-/// Which of a group's members in this process: later ones have higher epochs. It fences what an earlier one commits.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct MemberEpoch(u64);
+/// How long what a group has committed lasts.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+#[non_exhaustive]
+pub enum GroupLifetime {
+    /// Until it is deleted: in the groups log.
+    #[default]
+    Lasting,
+    /// Until its last member leaves: in memory. The group is never registered, and holds no records.
+    Ephemeral,
+}
 
-impl MemberEpoch {
-    pub(crate) const fn new(value: u64) -> Self {
-        Self(value)
-    }
-
-    /// The number itself, at least 1.
-    #[must_use]
-    pub const fn get(self) -> u64 {
-        self.0
+impl fmt::Display for GroupLifetime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            GroupLifetime::Lasting => "lasting",
+            GroupLifetime::Ephemeral => "ephemeral",
+        })
     }
 }
 
-impl fmt::Display for MemberEpoch {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
+/// The members of a group in this process, from [`GroupStore::members`](crate::GroupStore::members).
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct GroupMembers {
+    /// How long what the group has committed lasts.
+    pub lifetime: GroupLifetime,
+    /// Whether the only member has the group for itself.
+    pub is_exclusive: bool,
+    /// How the partitions are divided; `None` if one member has the group for itself.
+    pub assignor: Option<Assignor>,
+    /// The group's epoch.
+    pub group_epoch: GroupEpoch,
+    /// The epoch of the target assignment.
+    pub assignment_epoch: AssignmentEpoch,
+    /// The members, in the order in which they joined.
+    pub members: Vec<MemberListing>,
 }
 
 /// What [`GroupStore::groups`](crate::GroupStore::groups) tells of a group.
@@ -159,10 +177,12 @@ pub struct GroupListing {
     pub id: GroupId,
     /// Its kind.
     pub kind: GroupKind,
-    /// Whether it is registered in the log. One that is not exists only as long as its member.
+    /// How long what it has committed lasts.
+    pub lifetime: GroupLifetime,
+    /// Whether it is registered in the log. One that is not exists only as long as it has members.
     pub is_registered: bool,
-    /// Whether a member is there, in this process.
-    pub has_member: bool,
+    /// How many members are there, in this process.
+    pub member_count: u64,
     /// In how many partitions it has a committed position.
     pub position_count: u64,
 }

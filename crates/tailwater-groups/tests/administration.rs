@@ -5,7 +5,7 @@
 mod common;
 
 use common::{commit, group, new_store, offset_of, open, partition, state_of, topic};
-use tailwater_groups::{Commit, Error, GroupKind};
+use tailwater_groups::{Commit, Error, GroupKind, GroupLifetime};
 use tailwater_log::Offset;
 
 #[test]
@@ -16,7 +16,7 @@ fn positions_can_be_set_back_and_forth_while_no_member_is_there() {
     store.set_positions(&billing, &[commit(at, 50), commit(partition(1, 1), 5)]).unwrap().wait().unwrap();
     store.set_positions(&billing, &[commit(at, 10)]).unwrap().wait().unwrap();
     assert_eq!(offset_of(&store, &billing, at), Some(10));
-    let member = store.join(&billing, GroupKind::Consumer).unwrap();
+    let member = store.join_exclusively(&billing, GroupKind::Consumer, GroupLifetime::Lasting).unwrap();
     let end = store.log().log_end_offset();
     assert!(matches!(store.set_positions(&billing, &[commit(at, 60)]), Err(Error::GroupNotEmpty { .. })));
     assert!(matches!(store.delete_group(&billing), Err(Error::GroupNotEmpty { .. })));
@@ -34,15 +34,15 @@ fn groups_and_positions_are_listed_in_order() {
         let set = [commit(partition(2, 1), 3), commit(partition(2, 0), 2), commit(partition(1, 9), 1)];
         drop(store.set_positions(&group(name), &set).unwrap());
     }
-    let _member = store.join(&group("k"), GroupKind::Share).unwrap();
-    let _other = store.join(&group("z"), GroupKind::Consumer).unwrap();
+    let _member = store.join_exclusively(&group("k"), GroupKind::Share, GroupLifetime::Lasting).unwrap();
+    let _other = store.join_exclusively(&group("z"), GroupKind::Consumer, GroupLifetime::Lasting).unwrap();
     let listed: Vec<_> = store
         .groups()
         .iter()
-        .map(|listing| (listing.id.to_string(), listing.has_member, listing.position_count))
+        .map(|listing| (listing.id.to_string(), listing.member_count, listing.position_count))
         .collect();
-    let expected = [("a", false, 3), ("k", true, 0), ("m", false, 3), ("z", true, 3)];
-    assert_eq!(listed, expected.map(|(id, has_member, count)| (id.to_owned(), has_member, count)));
+    let expected = [("a", 0, 3), ("k", 1, 0), ("m", 0, 3), ("z", 1, 3)];
+    assert_eq!(listed, expected.map(|(id, members, positions)| (id.to_owned(), members, positions)));
     let positions = store.positions(&group("m")).unwrap();
     let offsets: Vec<_> = positions.iter().map(|(_, committed)| committed.position.offset.get()).collect();
     assert_eq!(offsets, [1, 2, 3]);
@@ -97,7 +97,7 @@ fn positions_of_topics_that_are_gone_are_forgotten_and_groups_stay() {
     store.forget_topics(|id| id == topic(9)).unwrap();
     assert_eq!(store.log().log_end_offset(), end, "nothing to forget, nothing to write");
     // A member may be there; and it may look at the store from within.
-    let _member = store.join(&group("a"), GroupKind::Consumer).unwrap();
+    let _member = store.join_exclusively(&group("a"), GroupKind::Consumer, GroupLifetime::Lasting).unwrap();
     store.forget_topics(|id| id == topic(2) && store.groups().len() == 2).unwrap();
     store.log().sync().unwrap();
     let store = open(&disk.crash(|_, _| false)).unwrap();
@@ -113,7 +113,7 @@ fn positions_of_topics_that_are_gone_are_forgotten_and_groups_stay() {
 fn a_rewrite_is_due_when_most_records_say_nothing_any_more_and_keeps_everything() {
     let (disk, store) = new_store();
     let billing = group("billing");
-    let member = store.join(&billing, GroupKind::Consumer).unwrap();
+    let member = store.join_exclusively(&billing, GroupKind::Consumer, GroupLifetime::Lasting).unwrap();
     assert!(!store.rewrite().unwrap(), "there is nothing");
     let mut offset = 0;
     while !store.wants_rewrite() {
@@ -133,7 +133,7 @@ fn a_rewrite_is_due_when_most_records_say_nothing_any_more_and_keeps_everything(
     assert!(!store.wants_rewrite());
     assert!(!store.rewrite().unwrap());
     assert_eq!(state_of(&store), before);
-    member.commit(&[commit(partition(1, 0), offset + 1)]).unwrap().wait().unwrap();
+    member.commit(&[commit(partition(1, 0), offset + 1)]).unwrap().unwrap().wait().unwrap();
     let store = open(&disk.crash(|_, _| false)).unwrap();
     assert_eq!(offset_of(&store, &billing, partition(1, 0)), Some(offset + 1));
     assert_eq!(offset_of(&store, &billing, partition(1, 2)), Some(offset));

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use common::{
     DIRECTORY, attach, commit, group, log_options, new_store, offset_of, open, partition, state_of,
 };
-use tailwater_groups::{Error, GroupKind, GroupStore};
+use tailwater_groups::{Error, GroupKind, GroupLifetime, GroupStore};
 use tailwater_log::storage::SimDisk;
 use tailwater_log::{Log, LogEpoch, ManualClock};
 
@@ -29,7 +29,7 @@ fn it_shows_what_is_durable_and_changes_nothing() {
     );
     let at = commit(partition(1, 0), 6);
     let refused = [
-        attached.join(&billing, GroupKind::Consumer).map(drop),
+        attached.join_exclusively(&billing, GroupKind::Consumer, GroupLifetime::Lasting).map(drop),
         attached.set_positions(&billing, &[at]).map(drop),
         attached.delete_group(&billing).map(drop),
         attached.forget_topics(|_| true),

@@ -7,7 +7,7 @@ mod common;
 use std::sync::Arc;
 
 use common::{commit, group, new_store, offset_of, open, partition, position};
-use tailwater_groups::{Commit, Error, GroupKind, GroupStore, MAX_METADATA_BYTES, Position};
+use tailwater_groups::{Commit, Error, GroupKind, GroupLifetime, GroupStore, MAX_METADATA_BYTES, Position};
 use tailwater_log::storage::SimDisk;
 use tailwater_log::{Error as LogError, LogEpoch, Offset, Timestamp};
 
@@ -15,7 +15,7 @@ use tailwater_log::{Error as LogError, LogEpoch, Offset, Timestamp};
 fn a_commit_is_seen_at_once_and_found_again_after_a_power_cut_once_it_was_waited_for() {
     let (disk, store) = new_store();
     let billing = group("billing");
-    let member = store.join(&billing, GroupKind::Consumer).unwrap();
+    let member = store.join_exclusively(&billing, GroupKind::Consumer, GroupLifetime::Lasting).unwrap();
     let at = Position { offset: Offset::new(17), epoch: LogEpoch::new(3) };
     let set = [Commit { metadata: "node-4", ..Commit::new(partition(1, 0), at) }, commit(partition(1, 1), 5)];
     let receipt = member.commit(&set).unwrap();
@@ -23,7 +23,7 @@ fn a_commit_is_seen_at_once_and_found_again_after_a_power_cut_once_it_was_waited
     assert_eq!((committed.position, committed.metadata.as_ref()), (at, "node-4"));
     assert_eq!(committed.committed_at, Timestamp::from_millis(1_700_000_000_000));
     assert!(!store.is_durable(&committed));
-    receipt.wait().unwrap();
+    receipt.unwrap().wait().unwrap();
     assert!(store.is_durable(&committed));
 
     let disk = disk.crash(|_, _| false);
@@ -38,7 +38,7 @@ fn a_commit_is_seen_at_once_and_found_again_after_a_power_cut_once_it_was_waited
 fn a_commit_below_the_committed_offset_is_refused_unless_the_reader_has_sought() {
     let (_disk, store) = new_store();
     let billing = group("billing");
-    let member = store.join(&billing, GroupKind::Consumer).unwrap();
+    let member = store.join_exclusively(&billing, GroupKind::Consumer, GroupLifetime::Lasting).unwrap();
     let (first, second) = (partition(1, 0), partition(1, 1));
     drop(member.commit(&[commit(first, 10), commit(second, 20)]).unwrap());
     let end = store.log().log_end_offset();
@@ -59,7 +59,8 @@ fn a_commit_below_the_committed_offset_is_refused_unless_the_reader_has_sought()
 #[test]
 fn a_set_must_not_be_empty_or_name_a_partition_twice_or_carry_long_metadata() {
     let (_disk, store) = new_store();
-    let member = store.join(&group("billing"), GroupKind::Consumer).unwrap();
+    let member =
+        store.join_exclusively(&group("billing"), GroupKind::Consumer, GroupLifetime::Lasting).unwrap();
     let at = partition(1, 0);
     let long = "x".repeat(MAX_METADATA_BYTES + 1);
     let refused = [
@@ -82,7 +83,7 @@ fn a_set_must_not_be_empty_or_name_a_partition_twice_or_carry_long_metadata() {
 fn the_first_commit_registers_the_group_in_the_same_batch() {
     let (disk, store) = new_store();
     let mailers = group("mailers");
-    let member = store.join(&mailers, GroupKind::Share).unwrap();
+    let member = store.join_exclusively(&mailers, GroupKind::Share, GroupLifetime::Lasting).unwrap();
     let listing = |store: &GroupStore| {
         let listed = store.groups();
         listed
@@ -93,9 +94,9 @@ fn the_first_commit_registers_the_group_in_the_same_batch() {
     assert_eq!(listing(&store), [("mailers".to_owned(), GroupKind::Share, false, 0)]);
     let receipt = member.commit(&[commit(partition(1, 0), 1)]).unwrap();
     assert_eq!(listing(&store), [("mailers".to_owned(), GroupKind::Share, true, 1)]);
-    assert_eq!(receipt.wait().unwrap().offsets.count(), 2, "the registration and the position");
+    assert_eq!(receipt.unwrap().wait().unwrap().offsets.count(), 2, "the registration and the position");
     let again = member.commit(&[commit(partition(1, 0), 2)]).unwrap();
-    assert_eq!(again.wait().unwrap().offsets.count(), 1);
+    assert_eq!(again.unwrap().wait().unwrap().offsets.count(), 1);
     let store = open(&disk.crash(|_, _| false)).unwrap();
     assert_eq!(listing(&store), [("mailers".to_owned(), GroupKind::Share, true, 1)]);
 }
@@ -104,14 +105,14 @@ fn the_first_commit_registers_the_group_in_the_same_batch() {
 fn a_full_disk_refuses_a_commit_and_changes_nothing_and_takes_it_when_there_is_room() {
     let (disk, store) = new_store();
     let billing = group("billing");
-    let member = store.join(&billing, GroupKind::Consumer).unwrap();
+    let member = store.join_exclusively(&billing, GroupKind::Consumer, GroupLifetime::Lasting).unwrap();
     let at = partition(1, 0);
-    member.commit(&[commit(at, 1)]).unwrap().wait().unwrap();
+    member.commit(&[commit(at, 1)]).unwrap().unwrap().wait().unwrap();
     disk.set_capacity(Some(0));
     let mut offset = 2;
     let refused = loop {
         match member.commit(&[commit(at, offset)]) {
-            Ok(receipt) => drop(receipt.wait()),
+            Ok(receipt) => drop(receipt.unwrap().wait()),
             Err(error) => break error,
         }
         offset += 1;
@@ -120,7 +121,7 @@ fn a_full_disk_refuses_a_commit_and_changes_nothing_and_takes_it_when_there_is_r
     assert!(matches!(refused, Error::Log(LogError::DiskFull { .. })), "{refused}");
     assert_eq!(offset_of(&store, &billing, at), Some(offset - 1));
     disk.set_capacity(None);
-    member.commit(&[commit(at, offset)]).unwrap().wait().unwrap();
+    member.commit(&[commit(at, offset)]).unwrap().unwrap().wait().unwrap();
     let store = open(&disk.crash(|_, _| false)).unwrap();
     assert_eq!(offset_of(&store, &billing, at), Some(offset));
 }
@@ -129,12 +130,12 @@ fn a_full_disk_refuses_a_commit_and_changes_nothing_and_takes_it_when_there_is_r
 fn after_a_failed_sync_nothing_is_acknowledged_and_what_was_stays() {
     let (disk, store) = new_store();
     let billing = group("billing");
-    let member = store.join(&billing, GroupKind::Consumer).unwrap();
+    let member = store.join_exclusively(&billing, GroupKind::Consumer, GroupLifetime::Lasting).unwrap();
     let at = partition(1, 0);
-    member.commit(&[commit(at, 1)]).unwrap().wait().unwrap();
+    member.commit(&[commit(at, 1)]).unwrap().unwrap().wait().unwrap();
     let receipt = member.commit(&[commit(at, 2)]).unwrap();
     disk.fail_nth(1, 5, true);
-    assert!(receipt.wait().is_err());
+    assert!(receipt.unwrap().wait().is_err());
     disk.clear_faults();
     assert!(matches!(member.commit(&[commit(at, 3)]), Err(Error::Log(LogError::Failed { .. }))));
     assert_eq!(offset_of(&store, &billing, at), Some(2), "what was appended, durable or not");
@@ -146,7 +147,8 @@ fn after_a_failed_sync_nothing_is_acknowledged_and_what_was_stays() {
 #[test]
 fn an_append_to_the_log_behind_the_stores_back_stops_it() {
     let (_disk, store) = new_store();
-    let member = store.join(&group("billing"), GroupKind::Consumer).unwrap();
+    let member =
+        store.join_exclusively(&group("billing"), GroupKind::Consumer, GroupLifetime::Lasting).unwrap();
     let other = GroupStore::open(store.log().clone(), common::clock()).unwrap();
     drop(other.set_positions(&group("reset"), &[commit(partition(1, 0), 7)]).unwrap());
     let refused = member.commit(&[commit(partition(1, 0), 1)]);

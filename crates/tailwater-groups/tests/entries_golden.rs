@@ -7,7 +7,7 @@ mod common;
 use std::fmt::Write;
 
 use tailwater_groups::format::{Entry, Registration, StoredPosition};
-use tailwater_groups::{GroupKind, GroupStore, Position};
+use tailwater_groups::{GroupKind, GroupLifetime, GroupStore, Position};
 use tailwater_log::storage::SimDisk;
 use tailwater_log::{
     FetchIsolation, FetchLimits, LogEpoch, Offset, PartitionId, PartitionIdentity, Timestamp, TopicId,
@@ -69,7 +69,7 @@ fn a_first_commit_and_a_deletion_leave_these_records() {
     let disk = SimDisk::new(1);
     let store: GroupStore = common::open(&disk).unwrap();
     let group = common::group("g");
-    let member = store.join(&group, GroupKind::Consumer).unwrap();
+    let member = store.join_exclusively(&group, GroupKind::Consumer, GroupLifetime::Lasting).unwrap();
     drop(member.commit(&[common::commit(common::partition(0xaa, 1), 5)]).unwrap());
     drop(member);
     drop(store.delete_group(&group).unwrap());

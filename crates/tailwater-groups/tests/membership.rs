@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 
 use common::{commit, group, new_store, offset_of, open_log, partition, topic};
-use tailwater_groups::{Error, GroupKind, GroupStore};
+use tailwater_groups::{Error, GroupKind, GroupLifetime, GroupStore};
 use tailwater_log::storage::SimDisk;
 use tailwater_log::{Clock, Offset, Timestamp};
 
@@ -16,14 +16,15 @@ use tailwater_log::{Clock, Offset, Timestamp};
 fn a_group_takes_one_member_until_it_leaves() {
     let (_disk, store) = new_store();
     let billing = group("billing");
-    let first = store.join(&billing, GroupKind::Consumer).unwrap();
-    let refused = store.join(&billing, GroupKind::Consumer).unwrap_err();
+    let first = store.join_exclusively(&billing, GroupKind::Consumer, GroupLifetime::Lasting).unwrap();
+    let refused = store.join_exclusively(&billing, GroupKind::Consumer, GroupLifetime::Lasting).unwrap_err();
     assert!(matches!(&refused, Error::GroupInUse { group } if *group == billing));
-    let other = store.join(&group("shipping"), GroupKind::Consumer).unwrap();
+    let other =
+        store.join_exclusively(&group("shipping"), GroupKind::Consumer, GroupLifetime::Lasting).unwrap();
     assert_eq!(other.group().as_str(), "shipping");
     let epoch = first.epoch();
     drop(first);
-    let second = store.join(&billing, GroupKind::Consumer).unwrap();
+    let second = store.join_exclusively(&billing, GroupKind::Consumer, GroupLifetime::Lasting).unwrap();
     assert!(second.epoch() > epoch);
 }
 
@@ -31,27 +32,31 @@ fn a_group_takes_one_member_until_it_leaves() {
 fn a_group_stays_of_its_kind() {
     let (_disk, store) = new_store();
     let billing = group("billing");
-    let member = store.join(&billing, GroupKind::Consumer).unwrap();
+    let member = store.join_exclusively(&billing, GroupKind::Consumer, GroupLifetime::Lasting).unwrap();
     let mismatch = |result: Result<_, Error>| match result {
         Err(Error::GroupKindMismatch { kind, requested, .. }) => {
             assert_eq!((kind, requested), (GroupKind::Consumer, GroupKind::Share));
         }
         other => panic!("{other:?}"),
     };
-    mismatch(store.join(&billing, GroupKind::Share));
+    mismatch(store.join_exclusively(&billing, GroupKind::Share, GroupLifetime::Lasting));
     drop(member.commit(&[commit(partition(1, 0), 1)]).unwrap());
     drop(member);
-    mismatch(store.join(&billing, GroupKind::Share));
+    mismatch(store.join_exclusively(&billing, GroupKind::Share, GroupLifetime::Lasting));
     drop(store.delete_group(&billing).unwrap());
-    assert_eq!(store.join(&billing, GroupKind::Share).unwrap().kind(), GroupKind::Share);
+    assert_eq!(
+        store.join_exclusively(&billing, GroupKind::Share, GroupLifetime::Lasting).unwrap().kind(),
+        GroupKind::Share
+    );
 }
 
 #[test]
 fn joining_and_leaving_write_nothing_and_leave_nothing() {
     let (disk, store) = new_store();
     let before = disk.operation_count();
-    let member = store.join(&group("billing"), GroupKind::Consumer).unwrap();
-    assert!(store.groups()[0].has_member);
+    let member =
+        store.join_exclusively(&group("billing"), GroupKind::Consumer, GroupLifetime::Lasting).unwrap();
+    assert_eq!(store.groups()[0].member_count, 1);
     assert_eq!(store.positions(member.group()).unwrap(), []);
     drop(member);
     assert_eq!(store.groups(), []);
@@ -63,20 +68,20 @@ fn joining_and_leaving_write_nothing_and_leave_nothing() {
 fn commits_of_an_evicted_member_are_refused_and_its_drop_leaves_the_next_one_alone() {
     let (_disk, store) = new_store();
     let billing = group("billing");
-    let stuck = store.join(&billing, GroupKind::Consumer).unwrap();
+    let stuck = store.join_exclusively(&billing, GroupKind::Consumer, GroupLifetime::Lasting).unwrap();
     drop(stuck.commit(&[commit(partition(1, 0), 1)]).unwrap());
-    assert!(store.evict(&billing, stuck.epoch()));
-    assert!(!store.evict(&billing, stuck.epoch()));
+    assert!(store.evict(&billing, stuck.id()));
+    assert!(!store.evict(&billing, stuck.id()));
     let fenced = |result: Result<_, Error>| match result {
         Err(Error::FencedMemberEpoch { epoch, .. }) => assert_eq!(epoch, stuck.epoch()),
         other => panic!("{other:?}"),
     };
     fenced(stuck.commit(&[commit(partition(1, 0), 2)]));
-    let next = store.join(&billing, GroupKind::Consumer).unwrap();
+    let next = store.join_exclusively(&billing, GroupKind::Consumer, GroupLifetime::Lasting).unwrap();
     fenced(stuck.commit(&[commit(partition(1, 0), 3)]));
-    let epoch = stuck.epoch();
+    let id = stuck.id();
     drop(stuck);
-    assert!(!store.evict(&billing, epoch));
+    assert!(!store.evict(&billing, id));
     drop(next.commit(&[commit(partition(1, 0), 4)]).unwrap());
     assert_eq!(offset_of(&store, &billing, partition(1, 0)), Some(4));
 }
@@ -110,8 +115,8 @@ fn leaving_and_reading_do_not_wait_for_a_commit_that_is_held_up() {
     let gate = Arc::new(Gate::default());
     let store = GroupStore::open(open_log(&SimDisk::new(1)).unwrap(), gate.clone()).unwrap();
     let (billing, at) = (group("billing"), partition(1, 0));
-    let slow = store.join(&billing, GroupKind::Consumer).unwrap();
-    let other = store.join(&group("other"), GroupKind::Consumer).unwrap();
+    let slow = store.join_exclusively(&billing, GroupKind::Consumer, GroupLifetime::Lasting).unwrap();
+    let other = store.join_exclusively(&group("other"), GroupKind::Consumer, GroupLifetime::Lasting).unwrap();
     drop(slow.commit(&[commit(at, 1)]).unwrap());
     gate.set_shut(true);
     std::thread::scope(|scope| {

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use common::{Choices, State, commit, group, metadata_of, open, partition, state_of, topic};
 use proptest::prelude::*;
-use tailwater_groups::{Commit, Error, GroupKind, GroupStore};
+use tailwater_groups::{Commit, Error, GroupKind, GroupLifetime, GroupStore};
 use tailwater_log::storage::SimDisk;
 
 const GROUPS: [&str; 3] = ["a", "billing", "zebra"];
@@ -108,7 +108,7 @@ impl Run {
                     is_backwards |= committed.is_some_and(|committed| offset < committed);
                     offsets.insert(KEYS[*key], offset);
                 }
-                let member = self.store.join(&id, *kind).unwrap();
+                let member = self.store.join_exclusively(&id, *kind, GroupLifetime::Lasting).unwrap();
                 let offsets = offsets.clone();
                 let texts: Vec<_> = steps.keys().map(|key| metadata_of(offsets[&KEYS[*key]])).collect();
                 let set: Vec<_> = steps
@@ -126,7 +126,7 @@ impl Run {
                     Ok(receipt) => {
                         assert!(!is_backwards || *may_go_back);
                         if *is_awaited {
-                            receipt.wait().unwrap();
+                            receipt.unwrap().wait().unwrap();
                         }
                         self.note(state, *is_awaited);
                     }

@@ -12,7 +12,7 @@ use std::collections::HashSet;
 use common::{
     Choices, State, attach, commit, group, metadata_of, open, partition, state_of, survivals, topic,
 };
-use tailwater_groups::{Commit, Error, GroupKind, GroupStore};
+use tailwater_groups::{Commit, Error, GroupKind, GroupLifetime, GroupStore};
 use tailwater_log::storage::SimDisk;
 
 /// Every state that there was, in order, and which of them must not be lost any more.
@@ -137,7 +137,7 @@ fn commit_set(
     is_awaited: bool,
     oracle: &mut Oracle,
 ) -> Result<(), Error> {
-    let member = store.join(id, kind)?;
+    let member = store.join_exclusively(id, kind, GroupLifetime::Lasting)?;
     oracle.change(|state| {
         let (_, offsets) = state.entry(id.to_string()).or_insert((kind, [].into()));
         offsets.extend(set.iter().copied());
@@ -149,7 +149,7 @@ fn commit_set(
         .map(|((key, offset), metadata)| Commit { metadata, ..commit(partition(key.0, key.1), *offset) })
         .collect();
     let receipt = member.commit(&commits)?;
-    if is_awaited {
+    if let Some(receipt) = receipt.filter(|_| is_awaited) {
         receipt.wait()?;
         oracle.is_all_durable();
     }

@@ -7,7 +7,7 @@ mod common;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use common::{Choices, commit, group, offset_of, open, partition, survivals};
-use tailwater_groups::GroupKind;
+use tailwater_groups::{GroupKind, GroupLifetime};
 use tailwater_log::storage::SimDisk;
 
 const THREADS: usize = 4;
@@ -23,7 +23,8 @@ fn run(disk: &SimDisk, commits: u64) -> (Vec<u64>, u64) {
             let (store, running, rewrites) = (&store, &running, &rewrites);
             scope.spawn(move || {
                 let id = group(&format!("group-{number}"));
-                let member = store.join(&id, GroupKind::Consumer).unwrap();
+                let member =
+                    store.join_exclusively(&id, GroupKind::Consumer, GroupLifetime::Lasting).unwrap();
                 for offset in 1..=commits {
                     let set =
                         [0, 1, 2].map(|partition_number| commit(partition(1, partition_number), offset));
@@ -35,7 +36,7 @@ fn run(disk: &SimDisk, commits: u64) -> (Vec<u64>, u64) {
                     }
                     // Some are waited for together.
                     if offset % 3 != 0 {
-                        if receipt.wait().is_err() {
+                        if receipt.unwrap().wait().is_err() {
                             break;
                         }
                         acknowledged.store(offset, Ordering::SeqCst);

@@ -56,6 +56,10 @@ impl Coordinator {
         self.is_exclusive = true;
         self.add(now, id, MemberSpec { name, ..MemberSpec::default() }, Arc::new([]));
         self.retarget(now);
+        // There is nothing to reconcile.
+        if let Some(member) = self.members.get_mut(&id) {
+            member.epoch = MemberEpoch::new(self.assignment_epoch.get());
+        }
         Ok(())
     }
 

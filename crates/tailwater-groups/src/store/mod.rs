@@ -1,8 +1,11 @@
 //! Groups and their committed positions, kept in one log.
 //!
 //! - State in memory changes in the order in which the log was appended to: one lock is held around both.
-//! - Lock order: rewriting, appending, members, table. Appending is held during I/O; members and table never are, but
-//!   for reading (the table, by a rewrite), so that no reader and nobody who leaves waits for the disk.
+//! - Lock order: rewriting, appending, the registry of the groups with members, one such group, table. Appending is held
+//!   during I/O; the others never are, but for reading (the table, by a rewrite), so that no reader and nobody who polls,
+//!   delivers or leaves waits for the disk.
+//! - Whether a member owns what it commits is looked at with appending held, and whoever takes a partition over reads what
+//!   is committed with appending held: it sees every commit of the one before it.
 //! - What was appended is committed: readers in this process see it before it is durable.
 
 mod append;
@@ -13,16 +16,20 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use tailwater_log::{Clock, Log, Offset, PartitionIdentity, Receipt, RecoveryOutcome, TopicId};
+use tailwater_log::{Clock, Log, Offset, PartitionIdentity, Receipt, RecoveryOutcome, Signal, TopicId};
 
-pub use member::Member;
+pub use member::{Member, Start};
 pub use rewrite::{REWRITE_MIN_RECORDS, REWRITE_RECORDS_PER_ENTRY};
 
+use crate::clock::{MonotonicClock, SystemMonotonicClock};
+use crate::coordinator::{Coordinator, JoinError, MemberId, MemberSpec, Topics};
 use crate::format::{Entry, Registration};
-use crate::members::Members;
+use crate::members::{GroupTerms, LiveGroup, Members, Refusal};
 use crate::replay::{self, Cursor, News};
-use crate::table::{Group, Table};
-use crate::{Commit, Committed, Error, GroupId, GroupKind, GroupListing, MemberEpoch, Result};
+use crate::table::{Group, PartitionKey, Table, key_of, partition_of};
+use crate::{
+    Commit, Committed, Error, GroupId, GroupKind, GroupLifetime, GroupListing, GroupMembers, Result,
+};
 
 /// The groups of a directory of topics, in a log of their own.
 ///
@@ -36,6 +43,7 @@ pub struct GroupStore {
 struct Inner {
     log: Log,
     clock: Arc<dyn Clock>,
+    monotonic: Arc<dyn MonotonicClock>,
     is_read_only: bool,
     table: RwLock<Table>,
     members: Members,
@@ -60,6 +68,19 @@ impl GroupStore {
     /// - [`Error::RecoveryPending`] for an attached log whose writer has died, or recovers it just now, if less is shown
     ///   than the last rewrite put there.
     pub fn open(log: Log, clock: Arc<dyn Clock>) -> Result<Self> {
+        Self::open_with_monotonic(log, clock, Arc::new(SystemMonotonicClock::default()))
+    }
+
+    /// As [`open`](GroupStore::open), with another clock for the deadlines of members.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](GroupStore::open).
+    pub fn open_with_monotonic(
+        log: Log,
+        clock: Arc<dyn Clock>,
+        monotonic: Arc<dyn MonotonicClock>,
+    ) -> Result<Self> {
         let report = log.recovery_report();
         if let Some(corruption) = &report.corruption {
             return Err(corruption.clone().into());
@@ -70,6 +91,7 @@ impl GroupStore {
         let inner = Inner {
             log,
             clock,
+            monotonic,
             is_read_only,
             table: RwLock::new(table),
             members: Members::default(),
@@ -116,42 +138,113 @@ impl GroupStore {
         }
     }
 
-    /// Joins a group as its member. In memory only: the group is registered by the member's first commit.
+    /// Tells all groups, those too that members join later, of the topics there are. Called before the first join, and
+    /// whenever topics or partitions come or go; what is no newer than what is known is ignored.
+    pub fn set_topics(&self, topics: &Arc<Topics>) {
+        self.inner.members.set_topics(self.inner.monotonic.now(), topics);
+    }
+
+    /// Joins a consumer group as one of its members, among which its partitions are divided. `signal` is woken when a poll
+    /// has news for it. In memory only: the group is registered by its first commit.
     ///
     /// Waits for appends that are under way.
     ///
     /// # Errors
     ///
-    /// [`Error::GroupKindMismatch`], [`Error::GroupInUse`] if there is a member already, [`Error::ReadOnly`].
-    pub fn join(&self, group: &GroupId, kind: GroupKind) -> Result<Member> {
-        self.inner.check_writable()?;
-        // No commit or reset is under way when the member arrives: what it reads first is what it can rely on.
-        let _appending = self.inner.lock_appending();
-        let registered = self.inner.read_table().registration(group).map(|registration| registration.kind);
-        let is_kind = |found: GroupKind| {
-            let mismatch = Error::GroupKindMismatch { group: group.clone(), kind: found, requested: kind };
-            if found == kind { Ok(()) } else { Err(mismatch) }
-        };
-        registered.map_or(Ok(()), is_kind)?;
-        match self.inner.members.join(group, kind) {
-            Ok(epoch) => Ok(Member::new(Arc::clone(&self.inner), group.clone(), kind, epoch)),
-            Err(present) => {
-                is_kind(present.kind)?;
-                Err(Error::GroupInUse { group: group.clone() })
-            }
-        }
+    /// - [`Error::GroupKindMismatch`], [`Error::GroupLifetimeMismatch`] if it is another group than that.
+    /// - [`Error::GroupInUse`] while a member has it for itself.
+    /// - [`Error::DuplicateMemberName`], [`Error::AssignorMismatch`], [`Error::UnknownTopic`].
+    /// - [`Error::ReadOnly`].
+    pub fn join(
+        &self,
+        group: &GroupId,
+        spec: MemberSpec,
+        lifetime: GroupLifetime,
+        signal: &Arc<Signal>,
+    ) -> Result<Member> {
+        let now = self.inner.monotonic.now();
+        let terms = GroupTerms { group, kind: GroupKind::Consumer, lifetime };
+        self.enter(terms, Some(Arc::clone(signal)), |coordinator, id| {
+            coordinator.join(now, id, spec, |topic| self.has_met(group, topic))
+        })
     }
 
-    /// Ends the membership of the member with that epoch, which need not know: its commits answer
-    /// [`Error::FencedMemberEpoch`] from then on, and another may join. False if it was gone.
-    pub fn evict(&self, group: &GroupId, epoch: MemberEpoch) -> bool {
-        self.inner.members.leave(group, epoch)
+    /// Joins a group and has it for itself: the member may read and commit in any partition, and polls have no news.
+    ///
+    /// # Errors
+    ///
+    /// As [`join`](GroupStore::join); [`Error::GroupInUse`] if there is a member already.
+    pub fn join_exclusively(
+        &self,
+        group: &GroupId,
+        kind: GroupKind,
+        lifetime: GroupLifetime,
+    ) -> Result<Member> {
+        let now = self.inner.monotonic.now();
+        let terms = GroupTerms { group, kind, lifetime };
+        self.enter(terms, None, |coordinator, id| coordinator.join_exclusively(now, id, None))
+    }
+
+    fn enter(
+        &self,
+        terms: GroupTerms<'_>,
+        signal: Option<Arc<Signal>>,
+        join: impl FnOnce(&mut Coordinator, MemberId) -> Result<(), JoinError>,
+    ) -> Result<Member> {
+        self.inner.check_writable()?;
+        let group = terms.group;
+        // No commit or reset is under way when the member arrives: what it reads first is what it can rely on.
+        let appending = self.inner.lock_appending();
+        let registered = self.inner.read_table().registration(group).map(|registration| registration.kind);
+        let mismatch = |kind| Error::GroupKindMismatch { group: group.clone(), kind, requested: terms.kind };
+        if let Some(kind) = registered.filter(|kind| *kind != terms.kind) {
+            return Err(mismatch(kind));
+        }
+        if registered.is_some() && terms.lifetime == GroupLifetime::Ephemeral {
+            return Err(Error::GroupLifetimeMismatch {
+                group: group.clone(),
+                lifetime: GroupLifetime::Lasting,
+            });
+        }
+        let joined = self.inner.members.join(terms, signal, join);
+        drop(appending);
+        let (live, id, woken) = joined.map_err(|refusal| match refusal {
+            Refusal::Kind(kind) => mismatch(kind),
+            Refusal::Lifetime(lifetime) => Error::GroupLifetimeMismatch { group: group.clone(), lifetime },
+            Refusal::Join(error) => Error::of_join(group, error),
+        })?;
+        woken.wake();
+        Ok(Member::new(Arc::clone(&self.inner), group.clone(), live, id))
+    }
+
+    /// Ends the membership of a member, which need not know: its polls and commits answer [`Error::FencedMemberEpoch`] from
+    /// then on, and what it had goes to the others. False if it was gone.
+    pub fn evict(&self, group: &GroupId, member: MemberId) -> bool {
+        let live = self.inner.members.of(group);
+        live.is_some_and(|live| self.inner.members.leave(self.inner.monotonic.now(), group, &live, member))
+    }
+
+    /// The members of a group, with what they own; `None` if there are none. Looks at all of the group's partitions.
+    #[must_use]
+    pub fn members(&self, group: &GroupId) -> Option<GroupMembers> {
+        let live = self.inner.members.of(group)?;
+        Some(live.look(|state| GroupMembers {
+            lifetime: live.lifetime,
+            is_exclusive: state.coordinator.is_exclusive(),
+            assignor: state.coordinator.assignor().filter(|_| !state.coordinator.is_exclusive()),
+            group_epoch: state.coordinator.group_epoch(),
+            assignment_epoch: state.coordinator.assignment_epoch(),
+            members: state.coordinator.members(),
+        }))
     }
 
     /// What the group has committed in a partition, whether it is durable yet or not.
     #[must_use]
     pub fn committed(&self, group: &GroupId, partition: PartitionIdentity) -> Option<Committed> {
-        self.inner.read_table().group(group)?.committed(partition).cloned()
+        self.inner.committed(group, partition).or_else(|| {
+            let live = self.inner.members.of(group)?;
+            live.look(|state| state.positions.get(&key_of(partition)).cloned())
+        })
     }
 
     /// What the group has committed in a partition as known to be durable on disk: the newest, or, while commits follow
@@ -187,23 +280,29 @@ impl GroupStore {
     #[must_use]
     pub fn groups(&self) -> Vec<GroupListing> {
         let mut present = self.inner.members.all();
+        let count = |live: &LiveGroup| live.look(|state| state.coordinator.member_count() as u64);
         let mut listings: Vec<_> = {
             let table = self.inner.read_table();
             let listing = |(id, registration, group): (&GroupId, Registration, &Group)| GroupListing {
                 id: id.clone(),
                 kind: registration.kind,
+                lifetime: GroupLifetime::Lasting,
                 is_registered: true,
-                has_member: present.remove(id).is_some(),
+                member_count: 0,
                 position_count: group.positions().count() as u64,
             };
             table.registered().map(listing).collect()
         };
-        listings.extend(present.into_iter().map(|(id, present)| GroupListing {
+        for listing in &mut listings {
+            listing.member_count = present.remove(&listing.id).map_or(0, |live| count(&live));
+        }
+        listings.extend(present.into_iter().map(|(id, live)| GroupListing {
             id,
-            kind: present.kind,
+            kind: live.kind,
+            lifetime: live.lifetime,
             is_registered: false,
-            has_member: true,
-            position_count: 0,
+            member_count: count(&live),
+            position_count: live.look(|state| state.positions.len() as u64),
         }));
         listings.sort_unstable_by(|a, b| a.id.cmp(&b.id));
         listings
@@ -221,10 +320,11 @@ impl GroupStore {
                 return Ok(known.positions().map(|(at, committed)| (at, committed.clone())).collect());
             }
         }
-        match self.inner.members.of(group) {
-            Some(_) => Ok(Vec::new()),
-            None => Err(Error::UnknownGroup { group: group.clone() }),
-        }
+        let live =
+            self.inner.members.of(group).ok_or_else(|| Error::UnknownGroup { group: group.clone() })?;
+        let position =
+            |(key, committed): (&PartitionKey, &Committed)| (partition_of(*key), committed.clone());
+        Ok(live.look(|state| state.positions.iter().map(position).collect()))
     }
 
     /// Sets positions of a group without members, as an administrator: they may go back. A group that does not exist is
@@ -312,6 +412,11 @@ impl GroupStore {
 }
 
 impl Inner {
+    /// What the log says that a group has committed.
+    fn committed(&self, group: &GroupId, partition: PartitionIdentity) -> Option<Committed> {
+        self.read_table().group(group)?.committed(partition).cloned()
+    }
+
     fn check_writable(&self) -> Result<()> {
         if self.is_read_only { Err(Error::ReadOnly) } else { Ok(()) }
     }

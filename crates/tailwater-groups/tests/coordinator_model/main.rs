@@ -266,7 +266,7 @@ fn random_run(seed: u64, steps: u64) {
 
 #[test]
 fn long_random_runs() {
-    for seed in 0..200 {
+    for seed in 0..100 {
         random_run(seed, 3000);
     }
 }

@@ -361,8 +361,10 @@ impl World {
         let longest_ms = |ms: fn(&MemberSpec) -> u64| self.members.values().map(|view| ms(&view.spec)).max();
         let longest_ms = longest_ms(|spec| spec.revoke_timeout_ms).unwrap_or(0)
             + longest_ms(|spec| spec.max_poll_interval_ms.unwrap_or(0)).unwrap_or(0);
-        for id in &loopers {
-            self.go_round(*id);
+        // Those who sleep already go on sleeping, but for those who were told and have done nothing.
+        let is_up = |id: &&MemberId| self.members[id].sleeps.is_none() || !self.members[id].told.is_empty();
+        for id in loopers.iter().filter(is_up).copied().collect::<Vec<_>>() {
+            self.go_round(id);
         }
         let mut last_news = start;
         for round in 0.. {
@@ -415,7 +417,8 @@ impl World {
             }
             let owned: Vec<_> = view.owned.iter().copied().map(identity).collect();
             assert_eq!((&member.owned, &member.target), (&owned, &owned));
-            assert_eq!(member.epoch.get(), self.coordinator.assignment_epoch().get(), "{}", member.id);
+            // One that was not woken since has not heard of the assignment, which has nothing for it.
+            assert!(member.epoch.get() <= self.coordinator.assignment_epoch().get(), "{}", member.id);
             for other in &listed {
                 let is_same = self.members[&other.id].spec.subscription == view.spec.subscription;
                 let is_uniform =

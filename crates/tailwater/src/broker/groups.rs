@@ -34,6 +34,11 @@ impl Groups {
         &self.lazy
     }
 
+    /// The receipt of a commit by a member: none of an ephemeral group, which has nothing to wait for.
+    pub(crate) fn receipt_of_member(&self, receipt: Option<tailwater_log::Receipt>) -> Receipt<()> {
+        receipt.map_or_else(|| Receipt::done(Ok(())), |receipt| self.receipt(receipt))
+    }
+
     /// The receipt of a commit. Has seen to it that it becomes durable, whoever waits for it.
     pub(crate) fn receipt(&self, receipt: tailwater_log::Receipt) -> Receipt<()> {
         self.queues.request_sync(&self.lazy);
@@ -124,7 +129,7 @@ impl Inner {
             .into_iter()
             .map(|listed| GroupListing {
                 id: listed.id.to_string(),
-                has_member: listed.has_member,
+                has_member: listed.member_count > 0,
                 position_count: listed.position_count,
             })
             .collect())
@@ -137,7 +142,7 @@ impl Inner {
         let listed = groups.store.groups();
         let mut described = GroupDescription {
             id: id.to_string(),
-            has_member: listed.iter().any(|listed| listed.id == id && listed.has_member),
+            has_member: listed.iter().any(|listed| listed.id == id && listed.member_count > 0),
             positions: Vec::with_capacity(positions.len()),
         };
         for (identity, committed) in positions {

@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tailwater_groups::{Commit, GroupId, GroupKind, Member, Position};
+use tailwater_groups::{Commit, GroupId, GroupKind, GroupLifetime, Member, Position};
 use tailwater_log::{FetchLimits, PartitionId, PartitionIdentity, Signal};
 
 use super::assigned::AssignedPartition;
@@ -101,7 +101,8 @@ impl State {
                 }
                 let group = group_id(group)?;
                 let groups = broker.groups()?;
-                let member = groups.store().join(&group, GroupKind::Consumer)?;
+                let member =
+                    groups.store().join_exclusively(&group, GroupKind::Consumer, GroupLifetime::Lasting)?;
                 Some(Membership { member, groups, has_committed: false })
             }
         };
@@ -302,7 +303,7 @@ impl State {
             partition.committed = Some(commit.position);
             partition.has_sought = false;
         }
-        Ok(membership.groups.receipt(receipt))
+        Ok(membership.groups.receipt_of_member(receipt))
     }
 
     pub(super) fn seek(&mut self, place: &TopicPartition, to: SeekTo) -> Result<()> {
@@ -408,7 +409,7 @@ fn first_contact(
     }
     if !commits.is_empty() {
         let receipt = membership.member.commit(&commits).map_err(|error| explain_commit(error, added))?;
-        membership.groups.receipt(receipt).wait()?;
+        membership.groups.receipt_of_member(receipt).wait()?;
     } else if !is_durable {
         // An attempt before this one may have failed half-way: a group that starts anew would start elsewhere.
         membership.groups.sync()?;
