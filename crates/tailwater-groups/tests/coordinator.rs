@@ -373,3 +373,24 @@ fn members_that_keep_their_partitions_are_not_disturbed() {
     let gained = group.poll(A);
     assert_eq!((gained.revoked.len(), gained.assigned.len()), (6, 6));
 }
+
+#[test]
+fn one_that_sleeps_is_woken_when_it_has_a_deadline_to_wait_for() {
+    let mut group = Group::new(&[(1, "orders", 2)]);
+    let ranged = |name| MemberSpec { assignor: Assignor::Range, ..named(name, to(&[1])) };
+    group.join(A, ranged("a"));
+    group.join(B, ranged("b"));
+    group.join(C, ranged("c"));
+    for id in [A, B, C] {
+        group.poll(id);
+    }
+    assert!(group.deliver(B, at(1, 1), 5));
+    assert_eq!(group.coordinator.wait(C), None);
+    // B gets what A had, and C is to get what B has and goes on working at.
+    group.coordinator.leave(group.now, A);
+    assert_eq!(group.coordinator.take_woken(), [B, C]);
+    assert!(group.poll(C).is_empty());
+    assert_eq!(group.coordinator.wait(C), Some(group.now.saturating_add_ms(100)));
+    group.pass(100);
+    assert_eq!(assigned(&group.poll(C)), [at(1, 1)]);
+}

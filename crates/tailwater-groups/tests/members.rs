@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use common::{Choices, clock, commit, group, new_store, offset_of, open, open_log, partition, topic};
+use common::{Choices, Gate, clock, commit, group, new_store, offset_of, open, open_log, partition, topic};
 use tailwater_groups::coordinator::{MemberSpec, Subscription, TopicInfo, TopicPattern, Topics};
 use tailwater_groups::{
     Error, GroupKind, GroupLifetime, GroupStore, ManualMonotonicClock, Member, REWRITE_MIN_RECORDS, Start,
@@ -261,6 +261,37 @@ fn thousands_of_groups_come_and_go_and_leave_nothing() {
     assert_eq!(store.groups().len(), 10_000);
     drop(members);
     assert_eq!(store.groups(), []);
+}
+
+#[test]
+fn one_who_takes_over_waits_for_the_commit_that_is_under_way() {
+    let (gate, monotonic) = (Arc::new(Gate::default()), Arc::new(ManualMonotonicClock::default()));
+    let log = open_log(&SimDisk::new(1)).unwrap();
+    let store = GroupStore::open_with_monotonic(log, gate.clone(), monotonic.clone()).unwrap();
+    store.set_topics(&topics(1, 1, 2));
+    let (slow, _signal) = join(&store, to_first());
+    let moved = assigned(&slow)[1];
+    slow.deliver(&[(moved, Offset::new(5))]).unwrap();
+    let (next, _signal) = join(&store, to_first());
+    next.poll().unwrap();
+    gate.set_shut(true);
+    std::thread::scope(|scope| {
+        // Its partition is its own when it begins, and another's before it is done.
+        let committing = scope.spawn(|| drop(slow.commit(&[commit(moved, 5)]).unwrap()));
+        gate.wait_until_asked(1);
+        monotonic.advance_ms(100);
+        let taken = next.poll().unwrap().assigned;
+        let next = &next;
+        let starting = scope.spawn(move || (taken[0].partition, next.starts(&taken)));
+        std::thread::sleep(Duration::from_millis(20));
+        let is_held_up = !starting.is_finished() && !committing.is_finished();
+        gate.set_shut(false);
+        assert!(is_held_up);
+        let (taken, starts) = starting.join().unwrap();
+        assert_eq!(taken, moved);
+        assert!(matches!(&starts[0], Start::At(at) if at.position.offset == Offset::new(5)), "{starts:?}");
+    });
+    assert_eq!(fenced_partition(slow.commit(&[commit(moved, 6)])), Some(moved));
 }
 
 /// Members on threads of their own come, take partitions over, deliver, commit and go. Each partition is a counter: whoever

@@ -4,13 +4,12 @@
 
 mod common;
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::Arc;
 
-use common::{commit, group, new_store, offset_of, open_log, partition, topic};
+use common::{Gate, commit, group, new_store, offset_of, open_log, partition, topic};
 use tailwater_groups::{Error, GroupKind, GroupLifetime, GroupStore};
+use tailwater_log::Offset;
 use tailwater_log::storage::SimDisk;
-use tailwater_log::{Clock, Offset, Timestamp};
 
 #[test]
 fn a_group_takes_one_member_until_it_leaves() {
@@ -86,30 +85,6 @@ fn commits_of_an_evicted_member_are_refused_and_its_drop_leaves_the_next_one_alo
     assert_eq!(offset_of(&store, &billing, partition(1, 0)), Some(4));
 }
 
-/// A clock that can hold up whoever asks it, as a slow disk would: the store asks while it appends.
-#[derive(Debug, Default)]
-struct Gate {
-    is_shut: Mutex<bool>,
-    opened: Condvar,
-    asked: AtomicUsize,
-}
-
-impl Gate {
-    fn set_shut(&self, is_shut: bool) {
-        *self.is_shut.lock().unwrap() = is_shut;
-        self.opened.notify_all();
-    }
-}
-
-impl Clock for Gate {
-    fn now(&self) -> Timestamp {
-        self.asked.fetch_add(1, Ordering::SeqCst);
-        let open = self.opened.wait_while(self.is_shut.lock().unwrap(), |is_shut| *is_shut).unwrap();
-        drop(open);
-        Timestamp::from_millis(1)
-    }
-}
-
 #[test]
 fn leaving_and_reading_do_not_wait_for_a_commit_that_is_held_up() {
     let gate = Arc::new(Gate::default());
@@ -121,9 +96,7 @@ fn leaving_and_reading_do_not_wait_for_a_commit_that_is_held_up() {
     gate.set_shut(true);
     std::thread::scope(|scope| {
         let committing = scope.spawn(|| drop(slow.commit(&[commit(at, 2)]).unwrap()));
-        while gate.asked.load(Ordering::SeqCst) < 2 {
-            std::thread::yield_now();
-        }
+        gate.wait_until_asked(2);
         drop(other);
         assert_eq!(offset_of(&store, &billing, at), Some(1));
         assert_eq!(store.held_offset(&billing, at), Some(Offset::new(1)));

@@ -22,14 +22,18 @@ impl Coordinator {
         for (topic, count) in topics {
             for number in (0..).take(count).map(PartitionId::new) {
                 let target = targets.next().flatten();
-                let Some(partition) = self.partition((topic, number)) else { continue };
-                if partition.target != target || partition.owner.is_none() {
+                // Of any other, the owner is on its way to the target already, or a free one is offered to it.
+                if self.target_of((topic, number)) != target {
                     self.change((topic, number), |partition| partition.target = target);
                     self.reconcile(now, (topic, number));
                 }
             }
         }
         self.assignment_epoch = AssignmentEpoch::new(self.group_epoch.get());
+    }
+
+    fn target_of(&self, key: PartitionKey) -> Option<MemberId> {
+        self.partition(key)?.target
     }
 
     /// For each partition of the tracked topics the member that is to have it.

@@ -4,12 +4,13 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
 
 use tailwater_groups::{Commit, Committed, Error, GroupId, GroupKind, GroupStore, Position};
 use tailwater_log::storage::{SimDisk, Storage};
 use tailwater_log::{
-    Error as LogError, Log, LogEpoch, LogOptions, ManualClock, Offset, PartitionId, PartitionIdentity,
+    Clock, Error as LogError, Log, LogEpoch, LogOptions, ManualClock, Offset, PartitionId, PartitionIdentity,
     Timestamp, TopicId,
 };
 
@@ -142,4 +143,37 @@ pub fn survivals(pending: usize, choices: &mut Choices, random: usize) -> Vec<Ve
         ways.push((0..pending).map(|_| choices.below(2) == 0).collect());
     }
     ways
+}
+
+/// A clock that can hold up whoever asks it, as a slow disk would: the store asks while it appends.
+#[derive(Debug, Default)]
+pub struct Gate {
+    is_shut: Mutex<bool>,
+    opened: Condvar,
+    asked: AtomicUsize,
+}
+
+impl Gate {
+    pub fn set_shut(&self, is_shut: bool) {
+        *self.is_shut.lock().unwrap() = is_shut;
+        self.opened.notify_all();
+    }
+}
+
+impl Gate {
+    /// Waits until it was asked so many times in all.
+    pub fn wait_until_asked(&self, times: usize) {
+        while self.asked.load(Ordering::SeqCst) < times {
+            std::thread::yield_now();
+        }
+    }
+}
+
+impl Clock for Gate {
+    fn now(&self) -> Timestamp {
+        self.asked.fetch_add(1, Ordering::SeqCst);
+        let open = self.opened.wait_while(self.is_shut.lock().unwrap(), |is_shut| *is_shut).unwrap();
+        drop(open);
+        Timestamp::from_millis(1)
+    }
 }
