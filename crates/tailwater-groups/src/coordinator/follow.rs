@@ -1,11 +1,16 @@
 //! Topics that come, grow and go.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use tailwater_log::{PartitionId, TopicId};
 
-use super::{Coordinator, MemberId, MonotonicMs, Partition, TopicInfo, Topics};
+use super::{Coordinator, Member, MemberId, MonotonicMs, Partition, TopicInfo, Topics};
+
+/// A list of topics that members share, and what it becomes.
+struct Changed {
+    from: Arc<[TopicId]>,
+    to: Arc<[TopicId]>,
+}
 
 impl Coordinator {
     /// Takes over what became of the topics: does nothing if `topics` are no newer than what it knows.
@@ -42,18 +47,11 @@ impl Coordinator {
             self.free(key);
         }
         self.tracked.remove(&id);
-        let is_it = |topic: &TopicId| *topic == id;
-        let subscribers: Vec<MemberId> = self
-            .members
-            .iter()
-            .filter(|(_, member)| member.subscribed.iter().any(is_it))
-            .map(|(id, _)| *id)
-            .collect();
+        let has_it = |member: &Member| member.subscribed.binary_search(&id).is_ok();
+        let subscribers = self.members_that(has_it);
+        self.resubscribe(&subscribers, |topics| topics.retain(|topic| *topic != id));
         for subscriber in subscribers {
-            let rest = self.subscribed_without(subscriber, id);
-            let subscribed = self.shared(rest);
             let Some(member) = self.members.get_mut(&subscriber) else { continue };
-            member.subscribed = subscribed;
             let named = &mut member.spec.subscription.topics;
             let is_named = named.contains(&id);
             named.retain(|topic| *topic != id);
@@ -65,9 +63,30 @@ impl Coordinator {
         }
     }
 
-    fn subscribed_without(&self, member: MemberId, topic: TopicId) -> BTreeSet<TopicId> {
-        let subscribed = self.members.get(&member).map(|member| &member.subscribed);
-        subscribed.into_iter().flat_map(|topics| topics.iter()).filter(|id| **id != topic).copied().collect()
+    fn members_that(&self, is_one: impl Fn(&Member) -> bool) -> Vec<MemberId> {
+        self.members.iter().filter(|(_, member)| is_one(member)).map(|(id, _)| *id).collect()
+    }
+
+    /// Changes what members subscribe to: once for all those that share it.
+    fn resubscribe(&mut self, members: &[MemberId], change: impl Fn(&mut Vec<TopicId>)) {
+        let mut changed: Vec<Changed> = Vec::new();
+        for id in members {
+            let Some(old) = self.members.get(id).map(|member| Arc::clone(&member.subscribed)) else {
+                continue;
+            };
+            let known = changed.iter().find(|changed| Arc::ptr_eq(&changed.from, &old));
+            let new = known.map(|known| Arc::clone(&known.to)).unwrap_or_else(|| {
+                let mut topics = old.to_vec();
+                change(&mut topics);
+                self.shared(topics)
+            });
+            if known.is_none() {
+                changed.push(Changed { from: old, to: Arc::clone(&new) });
+            }
+            if let Some(member) = self.members.get_mut(id) {
+                member.subscribed = new;
+            }
+        }
     }
 
     /// Adds partitions that were added. Whether there were any.
@@ -85,36 +104,23 @@ impl Coordinator {
 
     /// Subscribes members to new topics that match their patterns. Whether there were any.
     fn pick_up<'t>(&mut self, new: impl Iterator<Item = &'t TopicInfo>) -> bool {
-        let matchers: Vec<MemberId> = self
-            .members
-            .iter()
-            .filter(|(_, member)| !member.spec.subscription.patterns.is_empty())
-            .map(|(id, _)| *id)
-            .collect();
-        if matchers.is_empty() {
-            return false;
-        }
         let mut has_any = false;
         for topic in new {
-            for id in &matchers {
-                let Some(member) = self.members.get(id) else { continue };
-                if member.spec.subscription.patterns.iter().any(|pattern| pattern.matches(&topic.name)) {
-                    has_any = true;
-                    self.track(topic.id, || true);
-                    let mut subscribed: BTreeSet<_> = member_topics(self, *id);
-                    subscribed.insert(topic.id);
-                    let subscribed = self.shared(subscribed);
-                    if let Some(member) = self.members.get_mut(id) {
-                        member.subscribed = subscribed;
-                    }
-                }
+            let matches = |member: &Member| {
+                member.spec.subscription.patterns.iter().any(|pattern| pattern.matches(&topic.name))
+            };
+            let matchers = self.members_that(matches);
+            if matchers.is_empty() {
+                continue;
             }
+            has_any = true;
+            self.track(topic.id, || true);
+            self.resubscribe(&matchers, |topics| {
+                if let Err(at) = topics.binary_search(&topic.id) {
+                    topics.insert(at, topic.id);
+                }
+            });
         }
         has_any
     }
-}
-
-fn member_topics(coordinator: &Coordinator, id: MemberId) -> BTreeSet<TopicId> {
-    let member = coordinator.members.get(&id);
-    member.into_iter().flat_map(|member| member.subscribed.iter().copied()).collect()
 }

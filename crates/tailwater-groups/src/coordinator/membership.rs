@@ -7,7 +7,7 @@ use tailwater_log::TopicId;
 
 use super::{
     Assigned, Changes, Coordinator, Fenced, GroupEpoch, JoinError, Member, MemberEpoch, MemberId, MemberSpec,
-    MonotonicMs, News, Partition, TrackedTopic,
+    MonotonicMs, News, Partition, Subscription, TrackedTopic,
 };
 use crate::table::{PartitionKey, partition_of};
 
@@ -102,24 +102,23 @@ impl Coordinator {
         self.watch(now, id);
     }
 
-    /// The topics that a subscription means now.
-    pub(super) fn resolve(&self, spec: &MemberSpec) -> BTreeSet<TopicId> {
-        let mut topics: BTreeSet<_> = spec.subscription.topics.iter().copied().collect();
-        let patterns = &spec.subscription.patterns;
+    /// The topics that a subscription means now, ordered.
+    fn resolve(&self, spec: &MemberSpec) -> Vec<TopicId> {
+        let Subscription { topics, patterns } = &spec.subscription;
+        let mut topics = topics.clone();
         if !patterns.is_empty() {
             let matching = self.topics.iter().filter(|topic| patterns.iter().any(|p| p.matches(&topic.name)));
             topics.extend(matching.map(|topic| topic.id));
         }
+        topics.sort_unstable();
+        topics.dedup();
         topics
     }
 
     /// An ordered list of topics; the one of another member, if it has the same.
-    pub(super) fn shared(&self, topics: BTreeSet<TopicId>) -> Arc<[TopicId]> {
-        let is_same = |member: &&Member| {
-            member.subscribed.len() == topics.len() && member.subscribed.iter().eq(&topics)
-        };
-        let same = self.members.values().find(is_same).map(|member| Arc::clone(&member.subscribed));
-        same.unwrap_or_else(|| topics.into_iter().collect())
+    pub(super) fn shared(&self, topics: Vec<TopicId>) -> Arc<[TopicId]> {
+        let same = self.members.values().find(|member| member.subscribed[..] == topics);
+        same.map_or_else(|| topics.into(), |member| Arc::clone(&member.subscribed))
     }
 
     /// Keeps the partitions of a topic from now on.

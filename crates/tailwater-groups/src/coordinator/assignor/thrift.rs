@@ -37,6 +37,7 @@ pub(super) fn save_moves(loads: &mut Loads, previous: &[Option<usize>]) {
     let mut steps = 0;
     while has_moved(loads, previous) && steps < MAX_THRIFT_STEPS {
         let edges = residual_edges(loads, previous);
+        steps += previous.len() as u64;
         let nodes = edges.iter().map(|edge| edge.from.max(edge.to) + 1).max().unwrap_or(0);
         let Some(cycle) = find_negative_cycle(nodes, &edges, &mut steps) else { return };
         for step in moves_along(loads, previous, &cycle) {
