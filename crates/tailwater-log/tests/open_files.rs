@@ -1,5 +1,7 @@
 //! Many logs under one bound of open files, on a real disk: the bound holds, and nothing is lost, doubled or stuck.
 
+#![allow(clippy::unwrap_used, clippy::cast_possible_truncation, missing_docs)]
+
 use std::fs;
 use std::path::Path;
 use std::sync::{Arc, Barrier};

@@ -75,7 +75,7 @@ impl Inner {
             GroupStats {
                 id: listed.id.as_str().into(),
                 kind: listed.kind,
-                member_count: usize::from(listed.has_member),
+                member_count: usize::try_from(listed.member_count).unwrap_or(usize::MAX),
                 partitions,
             }
         };
