@@ -394,3 +394,20 @@ fn one_that_sleeps_is_woken_when_it_has_a_deadline_to_wait_for() {
     group.pass(100);
     assert_eq!(assigned(&group.poll(C)), [at(1, 1)]);
 }
+
+#[test]
+fn one_that_stops_waiting_without_a_poll_is_looked_after_again() {
+    let mut group = Group::new(&[(1, "orders", 2)]);
+    group.join(A, MemberSpec { max_poll_interval_ms: Some(50), ..to(&[1]) });
+    group.poll(A);
+    group.coordinator.wait(A);
+    group.pass(200);
+    // A task that waited was dropped, and its consumer says so.
+    group.coordinator.deliver(group.now, A, &[]).unwrap();
+    group.pass(49);
+    group.coordinator.tick(group.now);
+    assert!(!group.coordinator.members()[0].is_evicted);
+    group.pass(1);
+    group.coordinator.tick(group.now);
+    assert!(group.coordinator.members()[0].is_evicted);
+}

@@ -21,9 +21,8 @@ impl Coordinator {
         id: MemberId,
         deliveries: &[(PartitionIdentity, Offset)],
     ) -> Result<Vec<bool>, Fenced> {
-        if !self.members.contains_key(&id) {
-            return Err(Fenced { partition: None });
-        }
+        let Some(member) = self.members.get_mut(&id) else { return Err(Fenced { partition: None }) };
+        (member.waiting_until, member.last_poll) = (None, now);
         self.watch(now, id);
         if self.is_exclusive {
             return Ok(vec![true; deliveries.len()]);
