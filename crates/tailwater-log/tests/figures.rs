@@ -117,3 +117,29 @@ fn what_was_written_and_synced_is_counted() {
     assert!(matches!(log.failure().as_deref(), Some(Error::Io { .. })));
     assert_eq!(log.stats().unwrap().records_written, 24);
 }
+
+#[test]
+fn the_bytes_behind_an_offset_are_those_of_its_batch_and_of_all_behind_it() {
+    let disk = SimDisk::new(1);
+    let log = Log::create(Arc::new(disk.clone()), "/log".as_ref(), options(true)).unwrap();
+    assert_eq!(log.bytes_from(Offset::ZERO).unwrap(), 0);
+    append(&log, 40);
+    let batch_bytes = log.stats().unwrap().bytes_written / 40;
+    let check = |log: &Log| {
+        for offset in 0..=40 {
+            let found = log.bytes_from(Offset::new(offset)).unwrap();
+            let batches = (40 - offset) * batch_bytes;
+            // A segment that another process sealed counts with its footer.
+            assert!((batches..=batches + 4096).contains(&found), "{offset}: {found}, not {batches}");
+        }
+        assert_eq!(log.bytes_from(Offset::new(40)).unwrap(), 0);
+        assert_eq!(log.bytes_from(Offset::new(39)).unwrap(), batch_bytes);
+    };
+    check(&log);
+    log.close().unwrap();
+    let log = Log::open(Arc::new(disk), "/log".as_ref(), options(true)).unwrap();
+    check(&log);
+    let receipt = log.append(&[NewRecord::new(b"staged")], None, WhenFull::Wait).unwrap();
+    assert!(log.bytes_from(Offset::new(40)).unwrap() > 0);
+    receipt.wait().unwrap();
+}

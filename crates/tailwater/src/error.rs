@@ -22,7 +22,7 @@ use crate::broker::CloseReport;
 use crate::catalog::{CatalogFault, TopicNameFault};
 use crate::codec::DecodeError;
 use crate::consumer::Cursor;
-use crate::{OffsetRange, TopicPartition};
+use crate::{LagUnit, OffsetRange, TopicPartition};
 
 /// The result of an operation.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -245,6 +245,20 @@ pub enum Error {
         staged_bytes: u64,
         /// The limit: `staging_bytes` of the topic.
         limit_bytes: u64,
+    },
+    /// A group is too far behind for the producer's [`LagLimit`](crate::LagLimit). Nothing was published.
+    #[error(
+        "group {group} is {lag} {unit} behind, and {limit} are allowed: wait until it has committed more, or raise the limit"
+    )]
+    GroupLagging {
+        /// The group.
+        group: Arc<str>,
+        /// How far it is behind.
+        lag: u64,
+        /// How far it may be.
+        limit: u64,
+        /// What both are counted in.
+        unit: LagUnit,
     },
     /// The record was removed by a truncation before it was acknowledged.
     #[error("offset {offset} was truncated before it was acknowledged{}", In(.partition))]
@@ -489,7 +503,7 @@ impl Error {
     }
 
     /// Whether the same call can succeed later, without anybody repairing or reopening anything: when there is room in
-    /// memory or on the disk, or when another process lets go of the directory.
+    /// memory or on the disk, when a group has read more, or when another process lets go of the directory.
     ///
     /// # Examples
     ///
@@ -500,7 +514,13 @@ impl Error {
     /// ```
     #[must_use]
     pub fn is_retriable(&self) -> bool {
-        matches!(self, Error::StagingFull { .. } | Error::DiskFull { .. } | Error::Locked(_))
+        matches!(
+            self,
+            Error::StagingFull { .. }
+                | Error::GroupLagging { .. }
+                | Error::DiskFull { .. }
+                | Error::Locked(_)
+        )
     }
 
     /// The same error with the partition where it came up.

@@ -185,6 +185,11 @@
 //!
 //! A topic has one ([`TopicConfig::durability`]), and a producer may choose another ([`ProducerOptions::durability`]).
 //!
+//! # Keep readers close
+//!
+//! Where publishing is faster than reading for long, the log grows and readers read what is old. A [`LagLimit`] has a
+//! producer fail, or wait, while a group is too far behind: by records, or by bytes.
+//!
 //! # Close, and come back
 //!
 //! Dropping the last clone of a broker closes it; [`Broker::close`] does, and tells how it went. After a crash each
@@ -289,7 +294,7 @@ pub use consumer::{
 };
 pub use error::{Contradiction, ContradictionKind, Error, Expected, InvalidSetting, Result};
 pub use partitioner::partition_for_key;
-pub use producer::{Message, Producer, ProducerOptions, SendAsync};
+pub use producer::{LagLimit, LagUnit, Message, Producer, ProducerOptions, SendAsync};
 pub use receipt::{Appended, Receipt};
 pub use tailwater_groups::GroupKind;
 pub use tailwater_log::error::{

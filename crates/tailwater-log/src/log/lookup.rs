@@ -3,7 +3,8 @@
 use super::{FetchIsolation, FetchLimits, Inner};
 use crate::error::Corruption;
 use crate::format::{EpochStart, SEGMENT_DATA_START};
-use crate::{Error, LogEpoch, Offset, Result, Timestamp};
+use crate::segment::{Segment, SegmentContext};
+use crate::{Error, FilePosition, LogEpoch, Offset, Result, Timestamp};
 
 /// Where the epochs of a log begin.
 struct EpochStarts {
@@ -50,6 +51,50 @@ impl Inner {
             from = fetched.next_offset();
         }
         Ok(None)
+    }
+
+    /// How many bytes the batches take up from the one that holds `offset` to the log end, staged ones too.
+    pub(crate) fn bytes_from(&self, offset: Offset) -> Result<u64> {
+        let written = self.ends.written();
+        let mut bytes = self.staging().staged_bytes();
+        if offset >= written {
+            return Ok(bytes);
+        }
+        let segments = self.segments.load_full();
+        let first = segments.index_of(offset);
+        for (index, segment) in segments.iter().enumerate().skip(first) {
+            let context = self.segment_context(segments.end_of(index).min(written));
+            let end = match segment.data_end() {
+                Some(end) => end.get(),
+                None => segment.length(&context, self.attachment.is_none())?,
+            };
+            let start = if index == first {
+                self.position_of(offset, segment, &context)?
+            } else {
+                SEGMENT_DATA_START
+            };
+            bytes += end.saturating_sub(start.get());
+        }
+        Ok(bytes)
+    }
+
+    /// Where in its segment the batch begins that holds `offset`, or, if one before it is damaged, that one.
+    fn position_of(
+        &self,
+        offset: Offset,
+        segment: &Segment,
+        context: &SegmentContext<'_>,
+    ) -> Result<FilePosition> {
+        let opened = segment.open(context)?;
+        let floor = segment.with_summary(context, |summary| summary.floor(offset).copied())?;
+        let mut position = floor.map_or(SEGMENT_DATA_START, |entry| entry.position);
+        while let Ok(header) = opened.published_header(position)? {
+            if header.next_offset() > offset {
+                break;
+            }
+            position = position.plus(crate::format::aligned(u64::from(header.length_bytes)));
+        }
+        Ok(position)
     }
 
     /// Where each epoch of the log begins, as far as that can still be told.

@@ -423,6 +423,15 @@ impl Log {
         self.inner.epoch_at(offset)
     }
 
+    /// How many bytes the batches take up on disk, or will, from the one that holds `offset` to the log end.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Corrupt`] if the segment of `offset` cannot be used; [`Error::Io`].
+    pub fn bytes_from(&self, offset: Offset) -> Result<u64> {
+        self.inner.bytes_from(offset.max(self.log_start_offset()))
+    }
+
     /// Reads records from `from` on. Empty at the end of what is visible.
     ///
     /// Each batch is checked before its records are handed out. Good batches before a damaged one are returned first;

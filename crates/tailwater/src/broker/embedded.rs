@@ -75,7 +75,10 @@ impl Embedded {
     /// [`Error::OffsetOutOfRange`](crate::Error::OffsetOutOfRange),
     /// [`Error::InsideOpaqueBatch`](crate::Error::InsideOpaqueBatch): nothing was changed. Those of the disk.
     pub fn truncate_to(&self, partition: &TopicPartition, offset: Offset) -> Result<()> {
-        self.on_log(partition, |log| log.truncate_to(offset))
+        let done = self.on_log(partition, |log| log.truncate_to(offset));
+        // A group may be less far behind now.
+        self.inner.progress().notify();
+        done
     }
 
     /// Moves the start of the partition to `offset`, durably, and removes the segments below it.
@@ -85,7 +88,10 @@ impl Embedded {
     /// [`Error::OffsetOutOfRange`](crate::Error::OffsetOutOfRange) beyond the end; an offset below the start changes
     /// nothing. Those of the disk.
     pub fn delete_records_before(&self, partition: &TopicPartition, offset: Offset) -> Result<()> {
-        self.on_log(partition, |log| log.delete_records_before(offset))
+        let done = self.on_log(partition, |log| log.delete_records_before(offset));
+        // A group may be less far behind now.
+        self.inner.progress().notify();
+        done
     }
 
     /// Starts a new segment file, if the present one holds records.

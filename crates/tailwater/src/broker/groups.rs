@@ -9,6 +9,7 @@ use super::directory::GROUPS_TOPIC;
 use super::group_description::{GroupDescription, GroupListing, GroupPosition, GroupReset};
 use super::inner::Inner;
 use super::lazy_log::LazyLog;
+use super::progress::Progress;
 use super::topic::Topic;
 use crate::consumer::{Cursor, Lag, OpenPartition, Reset, SeekTo};
 use crate::maintenance::WorkQueues;
@@ -22,6 +23,7 @@ pub(crate) struct Groups {
     topic: Arc<Topic>,
     lazy: Arc<LazyLog>,
     queues: Arc<WorkQueues>,
+    progress: Arc<Progress>,
 }
 
 impl Groups {
@@ -36,13 +38,18 @@ impl Groups {
 
     /// The receipt of a commit by a member: none of an ephemeral group, which has nothing to wait for.
     pub(crate) fn receipt_of_member(&self, receipt: Option<tailwater_log::Receipt>) -> Receipt<()> {
-        receipt.map_or_else(|| Receipt::done(Ok(())), |receipt| self.receipt(receipt))
+        let Some(receipt) = receipt else {
+            self.progress.notify();
+            return Receipt::done(Ok(()));
+        };
+        self.receipt(receipt)
     }
 
     /// The receipt of a commit. Has seen to it that it becomes durable, whoever waits for it.
     pub(crate) fn receipt(&self, receipt: tailwater_log::Receipt) -> Receipt<()> {
         self.queues.request_sync(&self.lazy);
         self.note_activity();
+        self.progress.notify();
         Receipt::append(receipt, |_, _| (), &self.topic, &self.lazy)
     }
 
@@ -81,7 +88,13 @@ impl Inner {
         let lazy = topic.partition(PartitionId::ZERO)?;
         let log = topic.open(&lazy)?;
         let store = GroupStore::open(log, Arc::clone(self.clock()))?;
-        let opened = Groups { store, topic, lazy, queues: Arc::clone(self.queues()) };
+        let opened = Groups {
+            store,
+            topic,
+            lazy,
+            queues: Arc::clone(self.queues()),
+            progress: Arc::clone(&self.progress),
+        };
         if !self.is_read_only() {
             // A deletion may have been interrupted before it came to this.
             opened.forget_topics(|id| self.topic_by_id(id).is_none());

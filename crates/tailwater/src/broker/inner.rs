@@ -17,6 +17,7 @@ use super::directory::{self, OpenedDirectory};
 use super::groups::Groups;
 use super::lazy_log::{LazyLog, Opener};
 use super::options::{BrokerOptions, Maintenance};
+use super::progress::Progress;
 use super::stats::{CloseFailure, CloseReport, MaintenanceReport};
 use super::topic::{Topic, TopicSet};
 use crate::catalog::Catalog;
@@ -32,6 +33,7 @@ pub(crate) struct Inner {
     pub(super) default_config: TopicConfig,
     /// Absent until a group is first asked for.
     pub(super) groups: Mutex<Option<Arc<Groups>>>,
+    pub(super) progress: Arc<Progress>,
     threads: Threads,
     #[cfg(feature = "async")]
     alarms: crate::alarms::Alarms,
@@ -116,6 +118,7 @@ impl Inner {
             administration: Mutex::new(Administration { catalog: opened.catalog, failure: None }),
             default_config: options.default_topic_config.clone(),
             groups: Mutex::default(),
+            progress: Arc::default(),
             threads,
             watchers: Mutex::default(),
             closing: Mutex::new(Closing::Open),
@@ -165,6 +168,11 @@ impl Inner {
     /// The topic with this id, Tailwater's own too. `None` if it does not exist, or not any more.
     pub(crate) fn topic_by_id(&self, id: TopicId) -> Option<Arc<Topic>> {
         self.topics.load().by_id(id).cloned()
+    }
+
+    /// Who waits for groups to commit.
+    pub(crate) fn progress(&self) -> &Progress {
+        &self.progress
     }
 
     /// All topics but Tailwater's own, ordered by name.

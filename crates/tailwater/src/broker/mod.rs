@@ -11,6 +11,7 @@ mod inner;
 mod lazy_log;
 mod leftover;
 mod options;
+mod progress;
 mod rebuild;
 mod stats;
 mod topic;

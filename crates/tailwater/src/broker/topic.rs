@@ -1,14 +1,15 @@
 //! Topics as the handles of a broker share them.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use arc_swap::ArcSwap;
 use tailwater_log::{Log, PartitionId, PartitionIdentity, RepairReport, TopicId};
 
 use super::lazy_log::{LazyLog, Opener};
 use crate::catalog::{Catalog, CatalogTopic, name};
+use crate::producer::LagGate;
 use crate::{Error, Result, TopicConfig, TopicPartition};
 
 /// A topic. Stays the same object while settings change and partitions are added, until the topic is deleted.
@@ -20,6 +21,8 @@ pub(crate) struct Topic {
     partitions: ArcSwap<Vec<Arc<LazyLog>>>,
     is_deleted: AtomicBool,
     opener: Arc<Opener>,
+    /// Of the producers that must not leave a group behind.
+    gates: Mutex<Vec<Weak<LagGate>>>,
 }
 
 impl Topic {
@@ -31,6 +34,7 @@ impl Topic {
             partitions: ArcSwap::from_pointee(Vec::new()),
             is_deleted: AtomicBool::new(false),
             opener,
+            gates: Mutex::default(),
         };
         topic.update(stored)?;
         Ok(topic)
@@ -58,6 +62,22 @@ impl Topic {
             self.partitions.store(Arc::new(known.iter().map(Arc::clone).chain(added).collect()));
         }
         Ok(())
+    }
+
+    /// The gate that `is_it`, which all who have it share; made now if there is none.
+    pub(crate) fn gate(
+        &self,
+        is_it: impl Fn(&LagGate) -> bool,
+        make: impl FnOnce() -> Result<LagGate>,
+    ) -> Result<Arc<LagGate>> {
+        let mut gates = self.gates.lock().unwrap_or_else(PoisonError::into_inner);
+        gates.retain(|gate| gate.strong_count() > 0);
+        if let Some(found) = gates.iter().filter_map(Weak::upgrade).find(|gate| is_it(gate)) {
+            return Ok(found);
+        }
+        let made = Arc::new(make()?);
+        gates.push(Arc::downgrade(&made));
+        Ok(made)
     }
 
     /// Whether it is one of Tailwater's own.

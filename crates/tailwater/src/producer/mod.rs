@@ -1,17 +1,21 @@
 //! Publishing.
 
+mod lag_gate;
+mod lag_limit;
 mod message;
 mod options;
 mod send_async;
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+pub(crate) use lag_gate::LagGate;
+pub use lag_limit::{LagLimit, LagUnit};
 pub use message::Message;
 pub use options::ProducerOptions;
 pub use send_async::SendAsync;
 
-use tailwater_log::{Durability, Log, NewRecord, PartitionId, Staged, WhenFull};
+use tailwater_log::{Durability, Log, NewRecord, PartitionId, Signal, Staged, WhenFull};
 
 use crate::broker::{Inner, LazyLog, Topic};
 use crate::partitioner::{StickyPartitioner, partition_for_key};
@@ -54,6 +58,7 @@ struct Shared {
     broker: Arc<Inner>,
     topic: Arc<Topic>,
     options: ProducerOptions,
+    gate: Option<Arc<LagGate>>,
     sticky: StickyPartitioner,
 }
 
@@ -71,7 +76,15 @@ impl Producer {
             return Err(Error::ReadOnly);
         }
         let seed = broker.random();
-        let shared = Shared { broker, topic, options, sticky: StickyPartitioner::new(seed) };
+        let gate = match &options.lag_limit {
+            None => None,
+            Some(limit) => {
+                // What is wrong with the groups is told here, and not when something is published.
+                broker.groups()?;
+                Some(topic.gate(|gate| gate.is_for(limit), || LagGate::new(limit))?)
+            }
+        };
+        let shared = Shared { broker, topic, options, gate, sticky: StickyPartitioner::new(seed) };
         Ok(Self { shared: Arc::new(shared) })
     }
 
@@ -94,6 +107,7 @@ impl Producer {
     ///
     /// Nothing was published after any of these:
     /// - [`Error::StagingFull`], [`Error::DiskFull`]: try again later.
+    /// - [`Error::GroupLagging`], if the producer has a [`LagLimit`]: try again when the group has committed more.
     /// - [`Error::RecordTooLarge`], [`Error::InvalidBatch`], [`Error::UnknownPartition`].
     /// - [`Error::UnknownTopic`], [`Error::Closed`]: the producer is of no use any more.
     /// - [`Error::Failed`], [`Error::Corrupt`]: the partition takes no messages.
@@ -178,8 +192,11 @@ impl Producer {
         room: Room,
         is_synced_by_others: bool,
     ) -> Result<Receipt<Appended>> {
-        let Shared { broker, topic, options, .. } = &*self.shared;
+        let Shared { broker, topic, options, gate, .. } = &*self.shared;
         broker.check_open()?;
+        if let Some(gate) = gate {
+            self.admit(gate, records, room)?;
+        }
         topic.with_log(partition, |log| {
             let staged = match (room, options.max_block) {
                 (Room::Wait, Some(_)) => self.append_within(log, records),
@@ -202,13 +219,52 @@ impl Producer {
         })
     }
 
+    /// Waits, if that was asked for, until records may be sent without leaving a group too far behind.
+    #[inline(never)]
+    fn admit(&self, gate: &LagGate, records: &[NewRecord<'_>], room: Room) -> Result<()> {
+        let Shared { broker, topic, options, .. } = &*self.shared;
+        let refused = match gate.admit(broker, topic, records) {
+            Err(error @ Error::GroupLagging { .. }) if room == Room::Wait && self.waits_for_group() => error,
+            admitted => return admitted,
+        };
+        let max_block = match options.max_block {
+            Some(max_block) => max_block,
+            None => Duration::from_millis(topic.config().to_log_config()?.max_block_ms),
+        };
+        let deadline = Instant::now().checked_add(max_block);
+        let signal = Arc::new(Signal::new());
+        broker.watch(&signal);
+        loop {
+            signal.arm();
+            broker.progress().watch(&signal);
+            broker.check_open()?;
+            if topic.is_deleted() {
+                return Err(topic.unknown());
+            }
+            match gate.admit(broker, topic, records) {
+                Err(Error::GroupLagging { .. }) => {}
+                admitted => return admitted,
+            }
+            match deadline {
+                None => signal.wait(),
+                Some(deadline) if signal.wait_until(deadline) => {}
+                Some(_) => return Err(refused),
+            }
+        }
+    }
+
+    /// Whether a group that is behind is waited for.
+    fn waits_for_group(&self) -> bool {
+        self.shared.options.lag_limit.as_ref().is_some_and(|limit| limit.waits)
+    }
+
     /// Appends within this producer's own limit of time, making the room itself.
     fn append_within(
         &self,
         log: &Log,
         records: &[NewRecord<'_>],
     ) -> Result<Staged, Box<tailwater_log::Error>> {
-        let options = self.shared.options;
+        let options = &self.shared.options;
         let deadline = options.max_block.and_then(|wait| Instant::now().checked_add(wait));
         let mut has_written = false;
         loop {

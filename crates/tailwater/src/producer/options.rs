@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use tailwater_log::Durability;
 
+use super::LagLimit;
+
 /// How a producer publishes.
 ///
 /// # Examples
@@ -18,10 +20,11 @@ use tailwater_log::Durability;
 /// clicks.publish("click")?;
 /// # Ok::<(), tailwater::Error>(())
 /// ```
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct ProducerOptions {
     pub(super) durability: Option<Durability>,
     pub(super) max_block: Option<Duration>,
+    pub(super) lag_limit: Option<LagLimit>,
 }
 
 impl ProducerOptions {
@@ -38,7 +41,15 @@ impl ProducerOptions {
         self
     }
 
-    /// Sets how long a `send` waits for room: default the topic's `max_block_ms`. A write or sync that has been begun is
+    /// Sets how far a group may be behind: default not at all limited. Here and not in the topic's settings, since it is this
+    /// program's promise to itself; other limits, or none, are for other producers.
+    #[must_use]
+    pub fn lag_limit(mut self, limit: LagLimit) -> Self {
+        self.lag_limit = Some(limit);
+        self
+    }
+
+    /// Sets how long a `send` waits for room, or for a group: default the topic's `max_block_ms`. A write or sync that has been begun is
     /// finished first.
     #[must_use]
     pub fn max_block(mut self, wait: Duration) -> Self {

@@ -5,6 +5,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use tailwater_log::Signal;
+
 use super::{Message, Producer, Room};
 use crate::broker::LazyLog;
 use crate::maintenance::Flush;
@@ -23,11 +25,13 @@ pub struct SendAsync<'p, 'm> {
     partition: Option<Arc<LazyLog>>,
     /// The sync that the message waits for, where no write alone makes room.
     flush: Option<Arc<Flush>>,
+    /// What wakes the task when a group that it waits for commits.
+    signal: Option<Arc<Signal>>,
 }
 
 impl<'p, 'm> SendAsync<'p, 'm> {
     pub(super) fn new(producer: &'p Producer, message: Message<'m>) -> Self {
-        Self { producer, message, partition: None, flush: None }
+        Self { producer, message, partition: None, flush: None, signal: None }
     }
 
     fn poll_send(&mut self, context: &mut Context<'_>) -> Poll<Result<Receipt<Appended>>> {
@@ -47,7 +51,14 @@ impl<'p, 'm> SendAsync<'p, 'm> {
                 self.flush = None;
             }
             let sent = self.producer.send_to(&partition, &[self.message.to_record()], Room::Fail);
-            let Err(Error::StagingFull { .. }) = sent else { return Poll::Ready(sent) };
+            match &sent {
+                Err(Error::GroupLagging { .. }) if self.producer.waits_for_group() => {
+                    std::task::ready!(self.poll_group(context));
+                    continue;
+                }
+                Err(Error::StagingFull { .. }) => {}
+                _ => return Poll::Ready(sent),
+            }
             let topic = &self.producer.shared.topic;
             let log = topic.open(&partition)?;
             if had_room {
@@ -66,6 +77,28 @@ impl<'p, 'm> SendAsync<'p, 'm> {
             }
             had_room = true;
         }
+    }
+}
+
+impl SendAsync<'_, '_> {
+    /// For a message that a group is too far behind for: `Ready` if it is to be tried again, which it is once after
+    /// everything that may let it through.
+    fn poll_group(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let broker = &self.producer.shared.broker;
+        if let Some(signal) = &self.signal
+            && signal.poll_news(context).is_pending()
+        {
+            return Poll::Pending;
+        }
+        let signal = self.signal.get_or_insert_with(|| {
+            let signal = Arc::new(Signal::new());
+            broker.watch(&signal);
+            signal
+        });
+        // What was committed before this is seen by the next try, and what is committed after it is news.
+        signal.arm();
+        broker.progress().watch(signal);
+        Poll::Ready(())
     }
 }
 

@@ -109,7 +109,7 @@ fn producer(broker: &Broker, args: &ProduceArgs) -> Result<Producer> {
     if let Some(durability) = args.durability {
         options = options.durability(durability.into());
     }
-    match broker.producer_with(&args.topic, options) {
+    match broker.producer_with(&args.topic, options.clone()) {
         Err(Error::UnknownTopic { .. }) if !args.no_create => {
             broker.create_topic(&args.topic, &TopicConfig::new())?;
             Ok(broker.producer_with(&args.topic, options)?)
