@@ -12,7 +12,8 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use tailwater_groups::{GroupKind, MAX_METADATA_BYTES};
+use tailwater_groups::coordinator::assignor::Assignor;
+use tailwater_groups::{GroupKind, GroupLifetime, MAX_METADATA_BYTES};
 use tailwater_log::error::{
     Corruption, InvalidBatch, InvalidConfig, IoOperation, Locked, UnsupportedFeature,
 };
@@ -290,8 +291,10 @@ pub enum Error {
         /// The name.
         group: Arc<str>,
     },
-    /// The group has a member already, and for now there can be one only.
-    #[error("group {group} has a consumer already: drop it first, or use another group")]
+    /// A consumer has the group for itself, or wants to and there are others.
+    #[error(
+        "group {group} is in use: a consumer that is assigned partitions has its group for itself; drop the others, or use another group"
+    )]
     GroupInUse {
         /// The group.
         group: Arc<str>,
@@ -320,11 +323,50 @@ pub enum Error {
         /// What was asked for.
         requested: GroupKind,
     },
-    /// The consumer is not the group's member any more. Nothing was committed.
-    #[error("this consumer is no member of group {group} any more: make a new one")]
+    /// The consumer is not the group's member any more, or does not have the partition any more: it was taken for stuck, or
+    /// was too slow to give it up. Nothing was committed; the next poll tells more.
+    #[error("this consumer is fenced: {} group {group} any more", Fence(.partition))]
     FencedMemberEpoch {
         /// The group.
         group: Arc<str>,
+        /// The first of the partitions that it does not have; `None` if it is no member at all.
+        partition: Option<Arc<TopicPartition>>,
+    },
+    /// Another member of the group has that name.
+    #[error("group {group} has a member named {name:?} already: give each member a name of its own")]
+    DuplicateMemberName {
+        /// The group.
+        group: Arc<str>,
+        /// The name.
+        name: Arc<str>,
+    },
+    /// The group's members divide its partitions another way.
+    #[error(
+        "the members of group {group} use the {assignor} assignor, not {requested}: use the same for all"
+    )]
+    AssignorMismatch {
+        /// The group.
+        group: Arc<str>,
+        /// What they use.
+        assignor: Assignor,
+        /// What was asked for.
+        requested: Assignor,
+    },
+    /// The group is kept in memory only and was asked for as one that lasts, or the reverse.
+    #[error("group {group} is {lifetime}: join it as such, or use another name")]
+    GroupLifetimeMismatch {
+        /// The group.
+        group: Arc<str>,
+        /// What it is: lasting or ephemeral.
+        lifetime: GroupLifetime,
+    },
+    /// The text is no pattern of topic names.
+    #[error("invalid topic pattern {pattern:?}: {reason}")]
+    InvalidTopicPattern {
+        /// The text.
+        pattern: Arc<str>,
+        /// What is wrong with it, and where.
+        reason: Arc<str>,
     },
     /// The offset is below what is committed. Nothing was committed; to go back on purpose, seek first.
     #[error("{requested} is below the committed offset {committed}{}: seek there first to go back", In(.partition))]
@@ -486,6 +528,18 @@ impl std::fmt::Display for In<'_> {
         match self.0 {
             Some(partition) => write!(f, " in {partition}"),
             None => Ok(()),
+        }
+    }
+}
+
+/// Whether it is a member that is fenced, or a member in one partition.
+struct Fence<'e>(&'e Option<Arc<TopicPartition>>);
+
+impl std::fmt::Display for Fence<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0 {
+            Some(partition) => write!(f, "{partition} is not its own in"),
+            None => f.write_str("it is no member of"),
         }
     }
 }

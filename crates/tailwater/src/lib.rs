@@ -280,8 +280,8 @@ mod topic_partition;
 
 pub use broker::{
     Broker, BrokerOptions, BrokerStats, CatalogDamage, CatalogRepair, CloseFailure, CloseReport, Embedded,
-    GroupDescription, GroupListing, GroupPartitionStats, GroupPosition, GroupReset, GroupStats, LeftOut,
-    LeftOutReason, Maintenance, MaintenanceReport, OpenPartitionStats, PartitionStats, RebuiltTopic,
+    GroupDescription, GroupListing, GroupMember, GroupPartitionStats, GroupPosition, GroupReset, GroupStats,
+    LeftOut, LeftOutReason, Maintenance, MaintenanceReport, OpenPartitionStats, PartitionStats, RebuiltTopic,
     TopicDescription, TopicStats,
 };
 pub use catalog::{CatalogFault, TopicNameFault};
@@ -289,14 +289,15 @@ pub use catalog::{CatalogFault, TopicNameFault};
 pub use codec::Json;
 pub use codec::{Codec, CodecError, DecodeError, DecodeFault, EncodedMessage};
 pub use consumer::{
-    Consumer, ConsumerOptions, Cursor, Event, Interrupter, Lag, OnDivergence, OwnedHeader, OwnedRecord,
-    ParseCursorError, Record, Records, Reset, SeekTo,
+    AutoCommit, Consumer, ConsumerOptions, Cursor, Event, Interrupter, Lag, OnDivergence, OwnedHeader,
+    OwnedRecord, ParseCursorError, Rebalance, RebalanceListener, Record, Records, Reset, SeekTo,
 };
 pub use error::{Contradiction, ContradictionKind, Error, Expected, InvalidSetting, Result};
 pub use partitioner::partition_for_key;
 pub use producer::{LagLimit, LagUnit, Message, Producer, ProducerOptions, SendAsync};
 pub use receipt::{Appended, Receipt};
-pub use tailwater_groups::GroupKind;
+pub use tailwater_groups::coordinator::assignor::Assignor;
+pub use tailwater_groups::{GroupKind, GroupLifetime};
 pub use tailwater_log::error::{
     Corruption, CorruptionKind, InvalidBatch, InvalidConfig, IoOperation, Locked, UnsupportedFeature,
 };

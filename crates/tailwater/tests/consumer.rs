@@ -345,7 +345,7 @@ fn commits_go_forward_unless_the_consumer_went_back() {
 }
 
 #[test]
-fn a_reader_cannot_commit_and_a_group_has_one_consumer() {
+fn a_reader_cannot_commit_and_partitions_are_assigned_to_one_consumer_of_a_group() {
     let broker = broker_with(1);
     publish(&broker, 0..1);
     let mut reader = broker.reader().subscribe(&["orders"]).unwrap();
@@ -356,11 +356,15 @@ fn a_reader_cannot_commit_and_a_group_has_one_consumer() {
 
     let billing = broker.consumer("billing").subscribe(&["orders"]).unwrap();
     assert_eq!(billing.group().as_deref(), Some("billing"));
-    let error = broker.consumer("billing").subscribe(&["orders"]).unwrap_err();
+    let orders = [partition("orders", 0)];
+    let error = broker.consumer("billing").assign(&orders).unwrap_err();
     assert!(matches!(error, Error::GroupInUse { .. }), "{error}");
     assert!(matches!(broker.delete_group("billing"), Err(Error::GroupNotEmpty { .. })));
     drop(billing);
-    broker.consumer("billing").subscribe(&["orders"]).unwrap();
+    let alone = broker.consumer("billing").assign(&orders).unwrap();
+    let error = broker.consumer("billing").subscribe(&["orders"]).unwrap_err();
+    assert!(matches!(error, Error::GroupInUse { .. }), "{error}");
+    drop(alone);
     let error = broker.consumer("bil\nling").subscribe(&["orders"]).unwrap_err();
     assert!(matches!(error, Error::InvalidGroupId { .. }), "{error}");
     assert!(!error.to_string().contains('\n'));

@@ -27,8 +27,26 @@ pub struct GroupDescription {
     pub id: String,
     /// Whether a consumer in this process is a member of it. Always false where the broker is attached read-only.
     pub has_member: bool,
+    /// The consumers in this process that are members of it, in the order in which they joined.
+    pub members: Vec<GroupMember>,
     /// Where it is in each partition, ordered by topic and number.
     pub positions: Vec<GroupPosition>,
+}
+
+/// A member of a group.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct GroupMember {
+    /// Its name, if it was given one.
+    pub name: Option<Arc<str>>,
+    /// The assignment epoch that it has reconciled to.
+    pub epoch: u64,
+    /// Whether it was taken for stuck, and has not polled since.
+    pub is_evicted: bool,
+    /// The partitions that it has, ordered. None are told of a member that has its group for itself.
+    pub partitions: Vec<TopicPartition>,
+    /// The partitions that it is to have, ordered.
+    pub target: Vec<TopicPartition>,
 }
 
 /// Where a group is in a partition.

@@ -2,11 +2,12 @@
 
 use std::sync::{Arc, PoisonError};
 
+use tailwater_groups::coordinator::MemberListing;
 use tailwater_groups::{Commit, GroupId, GroupStore, Position};
 use tailwater_log::{FetchIsolation, PartitionId, PartitionIdentity, RepairReport, TopicId};
 
 use super::directory::GROUPS_TOPIC;
-use super::group_description::{GroupDescription, GroupListing, GroupPosition, GroupReset};
+use super::group_description::{GroupDescription, GroupListing, GroupMember, GroupPosition, GroupReset};
 use super::inner::Inner;
 use super::lazy_log::LazyLog;
 use super::progress::Progress;
@@ -99,6 +100,7 @@ impl Inner {
             // A deletion may have been interrupted before it came to this.
             opened.forget_topics(|id| self.topic_by_id(id).is_none());
         }
+        opened.store.set_topics(&self.topic_set().for_groups());
         Ok(Arc::clone(groups.insert(Arc::new(opened))))
     }
 
@@ -156,6 +158,7 @@ impl Inner {
         let mut described = GroupDescription {
             id: id.to_string(),
             has_member: listed.iter().any(|listed| listed.id == id && listed.member_count > 0),
+            members: self.members_of(&groups, &id),
             positions: Vec::with_capacity(positions.len()),
         };
         for (identity, committed) in positions {
@@ -173,6 +176,27 @@ impl Inner {
         }
         described.positions.sort_unstable_by(|a, b| a.partition.cmp(&b.partition));
         Ok(described)
+    }
+
+    fn members_of(&self, groups: &Groups, id: &GroupId) -> Vec<GroupMember> {
+        let places = |identities: Vec<PartitionIdentity>| {
+            let place = |identity: PartitionIdentity| {
+                let topic = self.topic_by_id(identity.topic_id)?;
+                topic.partition(identity.partition).ok().map(|lazy| TopicPartition::clone(lazy.place()))
+            };
+            let mut places: Vec<_> = identities.into_iter().filter_map(place).collect();
+            places.sort_unstable();
+            places
+        };
+        let members = groups.store.members(id).map(|members| members.members).unwrap_or_default();
+        let member = |listed: MemberListing| GroupMember {
+            name: listed.name,
+            epoch: listed.epoch.get(),
+            is_evicted: listed.is_evicted,
+            partitions: places(listed.owned),
+            target: places(listed.target),
+        };
+        members.into_iter().map(member).collect()
     }
 
     pub(super) fn create_group(&self, group: &str, topics: &[&str], start: Reset) -> Result<()> {

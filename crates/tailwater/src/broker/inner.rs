@@ -215,10 +215,14 @@ impl Inner {
 
     /// Takes over the topics of the catalog in `administration`.
     pub(super) fn publish_topics(&self, catalog: &Catalog) -> Result<()> {
-        let topics = self.topics.load().updated(catalog, &self.opener)?;
+        let topics = Arc::new(self.topics.load().updated(catalog, &self.opener)?);
         let gone: Vec<_> =
             self.topics.load().all().filter(|known| topics.by_id(known.id).is_none()).cloned().collect();
-        self.topics.store(Arc::new(topics));
+        self.topics.store(Arc::clone(&topics));
+        // Whoever opens the groups meanwhile tells them of these topics, or waits until they are told here.
+        if let Some(groups) = &*self.groups.lock().unwrap_or_else(PoisonError::into_inner) {
+            groups.store().set_topics(&topics.for_groups());
+        }
         gone.iter().for_each(|topic| topic.set_deleted(true));
         self.wake_watchers();
         Ok(())

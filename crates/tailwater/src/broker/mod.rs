@@ -21,7 +21,7 @@ use std::sync::Arc;
 
 pub use catalog_repair::{CatalogDamage, CatalogRepair};
 pub use embedded::Embedded;
-pub use group_description::{GroupDescription, GroupListing, GroupPosition, GroupReset};
+pub use group_description::{GroupDescription, GroupListing, GroupMember, GroupPosition, GroupReset};
 pub(crate) use groups::{Groups, group_id};
 pub(crate) use inner::Inner;
 pub(crate) use lazy_log::LazyLog;

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use arc_swap::ArcSwap;
+use tailwater_groups::coordinator::{TopicInfo, Topics};
 use tailwater_log::{Log, PartitionId, PartitionIdentity, RepairReport, TopicId};
 
 use super::lazy_log::{LazyLog, Opener};
@@ -193,6 +194,8 @@ fn config_of(stored: &CatalogTopic) -> Result<TopicConfig> {
 /// All topics of a broker, by name and by id.
 #[derive(Debug, Default)]
 pub(crate) struct TopicSet {
+    /// Rises with each change.
+    version: u64,
     by_name: HashMap<String, Arc<Topic>>,
     /// Ordered, so that equal brokers do equal things in an equal order.
     by_id: BTreeMap<TopicId, Arc<Topic>>,
@@ -201,7 +204,7 @@ pub(crate) struct TopicSet {
 impl TopicSet {
     /// The topics of `catalog`: those that are here already stay the same objects.
     pub(crate) fn updated(&self, catalog: &Catalog, opener: &Arc<Opener>) -> Result<Self> {
-        let mut updated = Self::default();
+        let mut updated = Self { version: self.version + 1, ..Self::default() };
         for stored in &catalog.topics {
             let topic = match self.by_id.get(&stored.id) {
                 Some(known) => {
@@ -214,6 +217,17 @@ impl TopicSet {
             updated.by_id.insert(stored.id, topic);
         }
         Ok(updated)
+    }
+
+    /// The same as groups see them: without Tailwater's own.
+    pub(crate) fn for_groups(&self) -> Arc<Topics> {
+        let subscribable = self.all().filter(|topic| !topic.is_internal());
+        let infos = subscribable.map(|topic| TopicInfo {
+            id: topic.id,
+            name: Arc::clone(&topic.name),
+            partition_count: topic.partition_count(),
+        });
+        Arc::new(Topics::new(self.version, infos))
     }
 
     pub(crate) fn by_name(&self, name: &str) -> Option<&Arc<Topic>> {

@@ -30,12 +30,22 @@ pub(super) struct AssignedPartition {
     /// Whether it goes on from another place than the one it committed: then it may commit an earlier offset.
     pub(super) has_sought: bool,
     pub(super) is_paused: bool,
+    /// Whether the listener knows of it.
+    pub(super) is_announced: bool,
     /// The log's epoch when the position was last found to be of its history.
     checked_epoch: Option<LogEpoch>,
     hint: Option<FetchHint>,
     listener: ListenerGuard,
     /// Of the partition, when its log was opened.
     generation: u64,
+}
+
+/// Where a consumer is in a partition.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place {
+    position: Position,
+    checked_epoch: Option<LogEpoch>,
+    has_sought: bool,
 }
 
 impl AssignedPartition {
@@ -53,6 +63,7 @@ impl AssignedPartition {
             committed: None,
             has_sought: false,
             is_paused: false,
+            is_announced: false,
             checked_epoch: None,
             hint: None,
             listener: open.log.add_listener(signal, isolation),
@@ -69,6 +80,19 @@ impl AssignedPartition {
     pub(super) fn go_to(&mut self, position: Position) {
         self.position = position;
         self.checked_epoch = None;
+        self.hint = None;
+    }
+
+    /// Where it is, to go back to.
+    pub(super) fn reading_place(&self) -> Place {
+        Place { position: self.position, checked_epoch: self.checked_epoch, has_sought: self.has_sought }
+    }
+
+    /// Goes back to where it was, as if nothing had been fetched since.
+    pub(super) fn go_back(&mut self, before: Place) {
+        self.position = before.position;
+        self.checked_epoch = before.checked_epoch;
+        self.has_sought = before.has_sought;
         self.hint = None;
     }
 

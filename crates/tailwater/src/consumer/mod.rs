@@ -4,14 +4,18 @@ mod assigned;
 mod cursor;
 mod event;
 mod interrupter;
+mod listener;
+mod membership;
 mod open_partition;
 mod options;
 mod records;
+mod selection;
 mod state;
 #[cfg(feature = "async")]
 mod stream;
 
 use std::cell::RefCell;
+use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -20,10 +24,12 @@ use tailwater_log::Signal;
 pub use cursor::{Cursor, ParseCursorError, Reset, SeekTo};
 pub use event::{Event, Lag};
 pub use interrupter::Interrupter;
+pub use listener::{Rebalance, RebalanceListener};
 pub(crate) use open_partition::OpenPartition;
-pub use options::{ConsumerOptions, OnDivergence};
+pub use options::{AutoCommit, ConsumerOptions, OnDivergence};
 pub use records::{OwnedHeader, OwnedRecord, Record, Records};
-use state::{Selection, State};
+use selection::Selection;
+use state::State;
 
 use crate::broker::Inner;
 use crate::receipt::Receipt;
@@ -75,7 +81,6 @@ const ATTACHED_LOOK: Duration = Duration::from_millis(50);
 /// assert_eq!(kitchen.poll(Duration::from_secs(10))?.count(), 1);
 /// # Ok::<(), tailwater::Error>(())
 /// ```
-#[derive(Debug)]
 pub struct Consumer {
     broker: Arc<Inner>,
     signal: Arc<Signal>,
@@ -92,7 +97,19 @@ impl Consumer {
         for name in topics {
             chosen.add_topic(options.broker.topic(name.as_ref())?);
         }
-        Self::new(options, chosen)
+        Self::new(options, chosen, true)
+    }
+
+    pub(super) fn subscribe_matching<T: AsRef<str>>(
+        options: ConsumerOptions,
+        patterns: &[T],
+    ) -> Result<Self> {
+        options.broker.refresh_if_attached()?;
+        let mut chosen = Selection::default();
+        for pattern in patterns {
+            chosen.add_pattern(pattern.as_ref())?;
+        }
+        Self::new(options, chosen, true)
     }
 
     pub(super) fn assign(options: ConsumerOptions, partitions: &[TopicPartition]) -> Result<Self> {
@@ -102,14 +119,16 @@ impl Consumer {
             topic.partition(partition.partition)?;
             chosen.add_partition(topic, partition.partition);
         }
-        Self::new(options, chosen)
+        Self::new(options, chosen, false)
     }
 
-    fn new(options: ConsumerOptions, chosen: Selection) -> Result<Self> {
+    /// `is_shared` says whether a group's partitions are divided among its members.
+    fn new(options: ConsumerOptions, chosen: Selection, is_shared: bool) -> Result<Self> {
+        options.broker.check_open()?;
         let broker = Arc::clone(&options.broker);
         let signal = Arc::new(Signal::new());
         broker.watch(&signal);
-        let state = State::new(options, chosen, &signal)?;
+        let state = State::new(options, chosen, is_shared, &signal)?;
         Ok(Self {
             broker,
             interrupter: Interrupter::new(&signal),
@@ -145,6 +164,7 @@ impl Consumer {
                 return Ok(records);
             }
             if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+                self.state.get_mut().end_poll()?;
                 return Ok(Records::default());
             }
             self.sleep(deadline);
@@ -163,16 +183,26 @@ impl Consumer {
             return Err(Error::Interrupted);
         }
         self.broker.check_open()?;
-        self.state.get_mut().poll(&self.signal)
+        let state = self.state.get_mut();
+        let looked = state.poll(&self.signal);
+        if looked.is_err() {
+            // That of the look is the one that tells.
+            let _ = state.end_poll();
+        }
+        looked
     }
 
     fn sleep(&self, deadline: Option<Instant>) {
-        let look = self.broker.is_read_only().then(|| Instant::now() + ATTACHED_LOOK);
-        match (deadline, look) {
-            (None, None) => self.signal.wait(),
-            (Some(until), None) | (None, Some(until)) => drop(self.signal.wait_until(until)),
-            (Some(deadline), Some(look)) => drop(self.signal.wait_until(deadline.min(look))),
+        match deadline.into_iter().chain(self.next_look()).min() {
+            None => self.signal.wait(),
+            Some(until) => drop(self.signal.wait_until(until)),
         }
+    }
+
+    /// When the consumer has to look again though nobody wakes it.
+    fn next_look(&self) -> Option<Instant> {
+        let pause = if self.broker.is_read_only() { Some(ATTACHED_LOOK) } else { self.state.borrow().wait() };
+        pause.and_then(|pause| Instant::now().checked_add(pause))
     }
 
     /// Commits all that [`poll`](Consumer::poll), or the stream, has returned, in all partitions at once: after a crash all of it is
@@ -298,13 +328,26 @@ impl Consumer {
         self.interrupter.clone()
     }
 
-    /// Leaves the group, after the commits that were made are durable. Commits nothing more.
+    /// Leaves the group, after the commits that were made are durable. With [`AutoCommit::OnNextPoll`] commits what polls
+    /// have returned first; then a [`RebalanceListener`] may commit. Nothing else is committed.
     ///
     /// # Errors
     ///
-    /// Why the commits could not be made durable. The consumer has left the group all the same.
+    /// Why that commit was refused, the listener's error, or why the commits could not be made durable. The consumer has
+    /// left the group all the same.
     pub fn close(self) -> Result<()> {
         self.state.into_inner().close()
+    }
+}
+
+impl fmt::Debug for Consumer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct("Consumer");
+        // A listener that prints its consumer has it lent already.
+        if let Ok(state) = self.state.try_borrow() {
+            shown.field("group", &state.group()).field("assignment", &state.assignment());
+        }
+        shown.finish_non_exhaustive()
     }
 }
 

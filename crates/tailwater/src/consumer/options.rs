@@ -1,10 +1,15 @@
 //! How to make a consumer.
 
+use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
+use tailwater_groups::coordinator::DEFAULT_REVOKE_TIMEOUT_MS;
+use tailwater_groups::coordinator::assignor::Assignor;
 use tailwater_log::FetchIsolation;
 
-use super::{Consumer, Reset};
+use super::open_partition::whole_ms;
+use super::{Consumer, RebalanceListener, Reset};
 use crate::broker::Inner;
 use crate::{Result, TopicPartition};
 
@@ -19,6 +24,19 @@ pub enum OnDivergence {
     /// Polls answer [`Error::Diverged`](crate::Error::Diverged) until the consumer is told where to
     /// [`seek`](Consumer::seek).
     Error,
+}
+
+/// Whether polls commit what was returned before.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+#[non_exhaustive]
+pub enum AutoCommit {
+    /// The application commits.
+    #[default]
+    Off,
+    /// Each poll commits what earlier ones have returned, and so does [`close`](Consumer::close): what was returned is done
+    /// when the next poll is made. The commit is not waited for; one that is refused is the poll's error. Dropping the
+    /// consumer commits nothing. There is no timer.
+    OnNextPoll,
 }
 
 /// How to make a consumer: [`Broker::consumer`](crate::Broker::consumer) for a group,
@@ -42,7 +60,6 @@ pub enum OnDivergence {
 /// assert_eq!(records.iter().next().and_then(|record| record.value()), Some(&b"after"[..]));
 /// # Ok::<(), tailwater::Error>(())
 /// ```
-#[derive(Clone, Debug)]
 #[must_use = "nothing is read before `subscribe` or `assign`"]
 pub struct ConsumerOptions {
     pub(super) broker: Arc<Inner>,
@@ -52,6 +69,26 @@ pub struct ConsumerOptions {
     pub(super) max_bytes: u64,
     pub(super) on_divergence: OnDivergence,
     pub(super) isolation: FetchIsolation,
+    pub(super) member_name: Option<Arc<str>>,
+    pub(super) assignor: Assignor,
+    pub(super) revoke_timeout_ms: u64,
+    pub(super) max_poll_interval_ms: Option<u64>,
+    pub(super) auto_commit: AutoCommit,
+    pub(super) is_ephemeral: bool,
+    pub(super) listener: Option<Box<dyn RebalanceListener>>,
+}
+
+impl fmt::Debug for ConsumerOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ConsumerOptions")
+            .field("group", &self.group)
+            .field("reset", &self.reset)
+            .field("member_name", &self.member_name)
+            .field("assignor", &self.assignor)
+            .field("auto_commit", &self.auto_commit)
+            .field("is_ephemeral", &self.is_ephemeral)
+            .finish_non_exhaustive()
+    }
 }
 
 impl ConsumerOptions {
@@ -64,6 +101,13 @@ impl ConsumerOptions {
             max_bytes: 8 << 20,
             on_divergence: OnDivergence::default(),
             isolation: FetchIsolation::default(),
+            member_name: None,
+            assignor: Assignor::default(),
+            revoke_timeout_ms: DEFAULT_REVOKE_TIMEOUT_MS,
+            max_poll_interval_ms: None,
+            auto_commit: AutoCommit::default(),
+            is_ephemeral: false,
+            listener: None,
         }
     }
 
@@ -100,17 +144,68 @@ impl ConsumerOptions {
         self
     }
 
-    /// Reads all partitions of these topics, also those that are added later. In a group they are shared among its
-    /// members.
+    /// Names the member of a group: the members are given partitions in the order of their names, so the same names get the
+    /// same partitions when all start again. Those without a name come after them, in the order in which they joined.
+    pub fn member_name(mut self, name: impl Into<Arc<str>>) -> Self {
+        self.member_name = Some(name.into());
+        self
+    }
+
+    /// Sets how a group divides its partitions: default [`Assignor::Uniform`]. The same for all members.
+    pub fn assignor(mut self, assignor: Assignor) -> Self {
+        self.assignor = assignor;
+        self
+    }
+
+    /// Sets how long this member may keep a partition that has become another's, if it was returned records of it that are
+    /// not committed: default 30 seconds. Then it is fenced there, its commits in that partition are refused, and the
+    /// other reads them again. Without such records a partition goes at once. Counted in milliseconds.
+    pub fn revoke_timeout(mut self, timeout: Duration) -> Self {
+        self.revoke_timeout_ms = whole_ms(timeout);
+        self
+    }
+
+    /// Sets after how long without a poll this member is taken for stuck and loses all its partitions to the others; its
+    /// next poll joins again. Waiting in a poll does not count. Default never. Counted in milliseconds, at least 1.
+    pub fn max_poll_interval(mut self, interval: Duration) -> Self {
+        self.max_poll_interval_ms = Some(whole_ms(interval).max(1));
+        self
+    }
+
+    /// Sets whether polls commit: default [`AutoCommit::Off`].
+    pub fn auto_commit(mut self, auto_commit: AutoCommit) -> Self {
+        self.auto_commit = auto_commit;
+        self
+    }
+
+    /// Makes the group one that is kept in memory only: it ends with its last member, holds no records, and is in no list
+    /// of groups that are kept. What it commits is never durable. For all its members, or none.
+    pub fn ephemeral(mut self) -> Self {
+        self.is_ephemeral = true;
+        self
+    }
+
+    /// Has `listener` called when partitions of a group come and go: see [`RebalanceListener`]. Only a consumer that
+    /// [subscribes](ConsumerOptions::subscribe) as a member of a group calls it.
+    pub fn listener(mut self, listener: impl RebalanceListener + 'static) -> Self {
+        self.listener = Some(Box::new(listener));
+        self
+    }
+
+    /// Reads all partitions of these topics, also those that are added later. In a group they are divided among its members,
+    /// each to one at a time; this member reads those that it is assigned, which changes as others come and go.
     ///
-    /// When it returns, the group has a committed offset in each partition.
+    /// When it returns, the group has a committed offset in each partition that is assigned.
     ///
     /// # Errors
     ///
     /// - [`Error::UnknownTopic`](crate::Error::UnknownTopic), [`Error::NothingToRead`](crate::Error::NothingToRead).
     /// - [`Error::InvalidGroupId`](crate::Error::InvalidGroupId),
-    ///   [`Error::GroupKindMismatch`](crate::Error::GroupKindMismatch);
-    ///   [`Error::GroupInUse`](crate::Error::GroupInUse) while the group has a member, since for now there can be one only.
+    ///   [`Error::GroupKindMismatch`](crate::Error::GroupKindMismatch),
+    ///   [`Error::GroupLifetimeMismatch`](crate::Error::GroupLifetimeMismatch).
+    /// - [`Error::GroupInUse`](crate::Error::GroupInUse) while a consumer has the group for itself.
+    /// - [`Error::DuplicateMemberName`](crate::Error::DuplicateMemberName),
+    ///   [`Error::AssignorMismatch`](crate::Error::AssignorMismatch).
     /// - [`Error::NoCommittedOffset`](crate::Error::NoCommittedOffset) with [`Reset::Error`],
     ///   [`Error::OffsetOutOfRange`](crate::Error::OffsetOutOfRange) with [`Reset::Offset`].
     /// - [`Error::ReadOnly`](crate::Error::ReadOnly) for a group of a broker that is attached read-only,
@@ -119,11 +214,39 @@ impl ConsumerOptions {
         Consumer::subscribe(self, topics)
     }
 
+    /// Reads all topics whose names match one of these patterns, those too that are created later, from their start. In a
+    /// group as [`subscribe`](ConsumerOptions::subscribe). There need be none yet.
+    ///
+    /// `*` is any characters, `?` any one, `[ab]`, `[a-c]`, `[!a]` one of a set. Compared without case.
+    ///
+    /// # Errors
+    ///
+    /// As [`subscribe`](ConsumerOptions::subscribe), and
+    /// [`Error::InvalidTopicPattern`](crate::Error::InvalidTopicPattern).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tailwater::{Broker, TopicConfig};
+    ///
+    /// let broker = Broker::in_memory()?;
+    /// let mut audit = broker.consumer("audit").subscribe_matching(&["orders.*"])?;
+    /// broker.create_topic("orders.eu", &TopicConfig::new())?;
+    /// broker.producer("orders.eu")?.publish("two espressos")?;
+    /// assert_eq!(audit.poll(Duration::from_secs(10))?.count(), 1);
+    /// # Ok::<(), tailwater::Error>(())
+    /// ```
+    pub fn subscribe_matching<T: AsRef<str>>(self, patterns: &[T]) -> Result<Consumer> {
+        Consumer::subscribe_matching(self, patterns)
+    }
+
     /// Reads these partitions and no others. A group is then used by this consumer alone.
     ///
     /// # Errors
     ///
-    /// As [`subscribe`](ConsumerOptions::subscribe), and [`Error::UnknownPartition`](crate::Error::UnknownPartition).
+    /// As [`subscribe`](ConsumerOptions::subscribe), and [`Error::GroupInUse`](crate::Error::GroupInUse) if the group has a
+    /// member already; [`Error::UnknownPartition`](crate::Error::UnknownPartition).
     pub fn assign(self, partitions: &[TopicPartition]) -> Result<Consumer> {
         Consumer::assign(self, partitions)
     }

@@ -5,13 +5,16 @@ use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tailwater_groups::{Commit, GroupId, GroupKind, GroupLifetime, Member, Position};
-use tailwater_log::{FetchLimits, PartitionId, PartitionIdentity, Signal};
+use tailwater_groups::coordinator::Assigned;
+use tailwater_groups::{Commit, GroupId, Position};
+use tailwater_log::{FetchLimits, Signal};
 
-use super::assigned::AssignedPartition;
+use super::assigned::{AssignedPartition, Place};
+use super::membership::Membership;
 use super::records::{Chunk, Records};
-use super::{ConsumerOptions, Cursor, Event, Lag, Reset, SeekTo};
-use crate::broker::{Groups, Topic, TopicSet, group_id};
+use super::selection::Selection;
+use super::{AutoCommit, ConsumerOptions, Cursor, Event, Lag, Reset, SeekTo};
+use crate::broker::TopicSet;
 use crate::receipt::Receipt;
 use crate::{Error, Result, TopicPartition};
 
@@ -20,49 +23,6 @@ const ATTACHED_CATALOG_LOOK: Duration = Duration::from_millis(500);
 
 /// How long such a consumer waits for the catalog to say that a topic is gone whose files are: it is changed after them.
 const DELETION_GRACE: Duration = Duration::from_secs(2);
-
-/// What was asked for.
-#[derive(Debug, Default)]
-pub(super) struct Selection {
-    /// By topic: its partitions, or all of them, later ones too.
-    topics: Vec<(Arc<Topic>, Option<Vec<PartitionId>>)>,
-}
-
-impl Selection {
-    /// All partitions of a topic. One that is named twice is read once.
-    pub(super) fn add_topic(&mut self, topic: Arc<Topic>) {
-        if !self.topics.iter().any(|(known, _)| known.id == topic.id) {
-            self.topics.push((topic, None));
-        }
-    }
-
-    pub(super) fn add_partition(&mut self, topic: Arc<Topic>, partition: PartitionId) {
-        match self.topics.iter_mut().find(|(known, _)| known.id == topic.id) {
-            Some((_, Some(partitions))) if partitions.contains(&partition) => {}
-            Some((_, Some(partitions))) => partitions.push(partition),
-            Some((_, None)) => {}
-            None => self.topics.push((topic, Some(vec![partition]))),
-        }
-    }
-}
-
-/// A group that a consumer is a member of.
-#[derive(Debug)]
-struct Membership {
-    member: Member,
-    groups: Arc<Groups>,
-    /// Whether something was committed that may not be durable yet.
-    has_committed: bool,
-}
-
-impl Membership {
-    /// Whether what the group has committed in a partition is durable, or nothing is committed.
-    fn is_durable(&self, partition: PartitionIdentity) -> bool {
-        let store = self.groups.store();
-        let committed = store.committed(self.member.group(), partition);
-        committed.is_none_or(|committed| store.is_durable(&committed))
-    }
-}
 
 /// A commit that is to be made: which partition, where, and a text.
 pub(super) struct NewCommit<'m> {
@@ -73,11 +33,12 @@ pub(super) struct NewCommit<'m> {
 
 #[derive(Debug)]
 pub(super) struct State {
-    options: ConsumerOptions,
-    membership: Option<Membership>,
+    pub(super) options: ConsumerOptions,
+    pub(super) membership: Option<Membership>,
+    /// What a reader, or a member that has its group for itself, reads. A group says itself what its members read.
     chosen: Selection,
-    /// Ordered by topic as it was asked for, then by number.
-    partitions: Vec<AssignedPartition>,
+    /// In the order of topics as they were asked for, or of their names, then by number.
+    pub(super) partitions: Vec<AssignedPartition>,
     /// Which of them has the next turn.
     turn: usize,
     /// The set of topics that the assignment was made for.
@@ -85,28 +46,39 @@ pub(super) struct State {
     last_catalog_look: Instant,
     /// When files were first found missing, if they still were at the last poll.
     missing_since: Option<Instant>,
+    /// Whether there was a poll: the listener is told of nothing before.
+    pub(super) has_polled: bool,
+    /// Whether the listener knows of all that is assigned.
+    pub(super) is_announced: bool,
+    /// Whether records were handed out since the last commit that was made by a poll.
+    has_handed_out: bool,
+}
+
+/// What was fetched of a partition, and what there was before.
+struct FetchedPart {
+    index: usize,
+    before: Place,
+    events: Vec<Event>,
+    chunk: Chunk,
 }
 
 impl State {
-    pub(super) fn new(options: ConsumerOptions, chosen: Selection, signal: &Arc<Signal>) -> Result<Self> {
-        if chosen.topics.is_empty() {
+    /// Joins the group, if there is one: to share `chosen` with its other members, or to have it alone.
+    pub(super) fn new(
+        mut options: ConsumerOptions,
+        mut chosen: Selection,
+        is_shared: bool,
+        signal: &Arc<Signal>,
+    ) -> Result<Self> {
+        if chosen.is_empty() {
             return Err(Error::NothingToRead);
         }
-        let broker = &options.broker;
-        let membership = match &options.group {
+        let membership = match options.group.clone() {
             None => None,
-            Some(group) => {
-                if broker.is_read_only() {
-                    return Err(Error::ReadOnly);
-                }
-                let group = group_id(group)?;
-                let groups = broker.groups()?;
-                let member =
-                    groups.store().join_exclusively(&group, GroupKind::Consumer, GroupLifetime::Lasting)?;
-                Some(Membership { member, groups, has_committed: false })
-            }
+            Some(group) => Some(Membership::join(&group, &mut options, &chosen, is_shared, signal)?),
         };
-        let seen = broker.topic_set();
+        let seen = options.broker.topic_set();
+        chosen.take_up(&seen);
         let mut state = Self {
             options,
             membership,
@@ -116,18 +88,68 @@ impl State {
             seen,
             last_catalog_look: Instant::now(),
             missing_since: None,
+            has_polled: false,
+            is_announced: true,
+            has_handed_out: false,
         };
-        state.add_partitions(signal, true)?;
+        if state.is_shared() {
+            match state.follow_group(signal, &mut Vec::new())? {
+                None => {}
+                Some(error) => return Err(error),
+            }
+        } else {
+            state.add_partitions(signal, true)?;
+        }
         Ok(state)
+    }
+
+    fn is_shared(&self) -> bool {
+        self.membership.as_ref().is_some_and(Membership::is_shared)
     }
 
     /// Reads partitions in turn, until there is enough. `None` if there is neither a record nor an event.
     pub(super) fn poll(&mut self, signal: &Arc<Signal>) -> Result<Option<Records>> {
+        self.has_polled = true;
         let mut records = Records::default();
-        // It is tried again at each poll, and what is read already goes on.
-        let mut first_error = self.follow_topics(signal, &mut records.events).err();
+        // Before the group is asked: what is committed need not be given back.
+        let committed = self.commit_handed_out();
+        let followed = if self.is_shared() {
+            self.follow_group(signal, &mut records.events)
+        } else {
+            // It is tried again at each poll, and what is read already goes on.
+            Ok(self.follow_topics(signal, &mut records.events).err())
+        };
+        let mut first_error = match committed.and(followed) {
+            Ok(error) => error,
+            // What there is to tell is told now or never.
+            Err(error) if records.events.is_empty() => {
+                self.hand_out(Vec::new(), &mut records)?;
+                return Err(error);
+            }
+            Err(error) => Some(error),
+        };
+        let parts = self.fetch(signal, &mut first_error, &mut records.events);
+        self.hand_out(parts, &mut records)?;
+        match first_error {
+            Some(error) if records.is_empty() && records.events.is_empty() => self.explain(error, signal),
+            _ => {
+                self.missing_since = None;
+                Ok((!records.is_empty() || !records.events.is_empty()).then_some(records))
+            }
+        }
+    }
+
+    /// Fetches from the partitions in turn. Events of those that have no records go to `events`.
+    fn fetch(
+        &mut self,
+        signal: &Arc<Signal>,
+        first_error: &mut Option<Error>,
+        events: &mut Vec<Event>,
+    ) -> Vec<FetchedPart> {
+        let mut parts = Vec::new();
         let (mut record_count, mut size_bytes) = (0, 0);
-        let (first, partition_count) = (self.turn, self.partitions.len());
+        let partition_count = self.partitions.len();
+        let first = if self.turn < partition_count { self.turn } else { 0 };
         for index in (first..partition_count).chain(0..first) {
             let partition = &mut self.partitions[index];
             if partition.is_paused {
@@ -137,10 +159,17 @@ impl State {
                 max_records: self.options.max_records - record_count,
                 max_bytes: self.options.max_bytes - size_bytes,
             };
-            let fetched = match partition.fetch(signal, limits, &self.options, &mut records.events) {
-                Ok(None) => continue,
+            let before = partition.reading_place();
+            let mut told = Vec::new();
+            let fetched = partition.fetch(signal, limits, &self.options, &mut told);
+            let fetched = match fetched {
                 Ok(Some(fetched)) => fetched,
+                Ok(None) => {
+                    events.append(&mut told);
+                    continue;
+                }
                 Err(error) => {
+                    events.append(&mut told);
                     // It stalls this partition alone; if there is nothing else, it is told.
                     first_error.get_or_insert(error);
                     continue;
@@ -151,22 +180,57 @@ impl State {
             record_count += u32::try_from(fetched.record_count()).unwrap_or(u32::MAX);
             size_bytes +=
                 fetched.batches().iter().map(|batch| u64::from(batch.header().length_bytes)).sum::<u64>();
-            records.chunks.push(Chunk {
-                place: Arc::clone(partition.place()),
-                identity: partition.open.identity(),
-                fetched,
-            });
+            let chunk =
+                Chunk { place: Arc::clone(partition.place()), identity: partition.open.identity(), fetched };
+            parts.push(FetchedPart { index, before, events: told, chunk });
             if record_count >= self.options.max_records || size_bytes >= self.options.max_bytes {
                 break;
             }
         }
-        match first_error {
-            Some(error) if records.is_empty() && records.events.is_empty() => self.explain(error, signal),
-            _ => {
-                self.missing_since = None;
-                Ok((!records.is_empty() || !records.events.is_empty()).then_some(records))
+        parts
+    }
+
+    /// Hands out what was fetched, where the partition is still the member's: one that the group has taken back meanwhile
+    /// is as it was before.
+    fn hand_out(&mut self, parts: Vec<FetchedPart>, records: &mut Records) -> Result<()> {
+        let may = match self.membership.as_ref().filter(|membership| membership.is_shared()) {
+            None => None,
+            Some(membership) => {
+                let next =
+                    |part: &FetchedPart| (part.chunk.identity, self.partitions[part.index].position.offset);
+                let deliveries: Vec<_> = parts.iter().map(next).collect();
+                Some(membership.member.deliver(&deliveries)?)
+            }
+        };
+        for (number, part) in parts.into_iter().enumerate() {
+            if may.as_ref().is_none_or(|may| may[number]) {
+                self.has_handed_out = true;
+                records.events.extend(part.events);
+                records.chunks.push(part.chunk);
+            } else {
+                self.partitions[part.index].go_back(part.before);
             }
         }
+        Ok(())
+    }
+
+    /// Commits what earlier polls have returned, if polls are to do that. Not waited for.
+    fn commit_handed_out(&mut self) -> Result<()> {
+        if self.options.auto_commit == AutoCommit::OnNextPoll && std::mem::take(&mut self.has_handed_out) {
+            let commits = self.uncommitted();
+            drop(self.commit(&commits)?);
+        }
+        Ok(())
+    }
+
+    /// Notes that a poll ends with nothing: from here on the member is looked after.
+    pub(super) fn end_poll(&mut self) -> Result<()> {
+        self.hand_out(Vec::new(), &mut Records::default())
+    }
+
+    /// How long the consumer may sleep at most, if its group has a deadline.
+    pub(super) fn wait(&self) -> Option<Duration> {
+        self.membership.as_ref().filter(|membership| membership.is_shared())?.member.wait()
     }
 
     /// What to answer to an error. Where another process writes, the topic may have been deleted since the last look at
@@ -200,17 +264,8 @@ impl State {
         if Arc::ptr_eq(&present, &self.seen) {
             return Ok(());
         }
-        self.chosen.topics.retain(|(topic, _)| {
-            let is_there = present.by_id(topic.id).is_some();
-            if !is_there {
-                events.push(Event::TopicDeleted { topic: Arc::clone(&topic.name) });
-            }
-            is_there
-        });
+        self.chosen.follow(&present, events);
         self.partitions.retain(|partition| present.by_id(partition.open.topic.id).is_some());
-        if self.turn >= self.partitions.len() {
-            self.turn = 0;
-        }
         self.add_partitions(signal, false)?;
         self.seen = present;
         Ok(())
@@ -233,11 +288,21 @@ impl State {
         if added.is_empty() {
             return Ok(());
         }
-        // Partitions that came later are read from their start, so that nothing is missed.
-        let reset = if is_first { self.options.reset } else { Reset::Earliest };
         match &self.membership {
-            Some(membership) => first_contact(membership, reset, &mut added, &self.options)?,
+            Some(membership) => {
+                let has_met = |partition: &AssignedPartition| {
+                    membership.groups.store().has_met(membership.member.group(), partition.open.topic.id)
+                };
+                let came = |partition: &AssignedPartition| Assigned {
+                    partition: partition.open.identity(),
+                    came_later: !is_first || has_met(partition),
+                };
+                let came: Vec<_> = added.iter().map(came).collect();
+                membership.first_contact(&came, &mut added, &self.options)?;
+            }
             None => {
+                // Partitions that came later are read from their start, so that nothing is missed.
+                let reset = if is_first { self.options.reset } else { Reset::Earliest };
                 for partition in &mut added {
                     let place = reset.place().ok_or_else(|| no_committed_offset(partition, None))?;
                     let clock = self.options.broker.clock();
@@ -287,7 +352,7 @@ impl State {
         let mut entries = Vec::with_capacity(commits.len());
         for commit in commits {
             let partition = &self.partitions[commit.index];
-            partition.open.make_durable(commit.position.offset)?;
+            membership.prepare(partition, commit.position.offset)?;
             entries.push(Commit {
                 partition: partition.open.identity(),
                 position: commit.position,
@@ -354,17 +419,16 @@ impl State {
     /// What the store says: an administrator may have changed it.
     fn committed_position(&self, partition: &AssignedPartition) -> Option<Position> {
         let membership = self.membership.as_ref()?;
-        let committed =
-            membership.groups.store().committed(membership.member.group(), partition.open.identity());
-        committed.map(|committed| committed.position)
+        membership.member.committed(partition.open.identity()).map(|committed| committed.position)
     }
 
-    /// Leaves the group once what was committed is durable.
-    pub(super) fn close(self) -> Result<()> {
-        match &self.membership {
-            Some(membership) if membership.has_committed => membership.groups.sync(),
-            _ => Ok(()),
-        }
+    /// Commits what was handed out, if polls are to do that, lets the listener commit, and leaves the group once what was
+    /// committed is durable.
+    pub(super) fn close(mut self) -> Result<()> {
+        let committed = self.commit_handed_out();
+        let listened = self.announce_closing();
+        let synced = self.membership.as_ref().map_or(Ok(()), Membership::sync);
+        committed.and(listened).and(synced)
     }
 
     fn find(&self, place: &TopicPartition) -> Result<usize> {
@@ -377,58 +441,25 @@ impl State {
     }
 }
 
-/// Finds out where a group starts in partitions that are new to this member. Where it has never been, what `reset` says
-/// is committed, for all of them at once, before a record is handed out.
-fn first_contact(
-    membership: &Membership,
-    reset: Reset,
-    added: &mut [AssignedPartition],
-    options: &ConsumerOptions,
-) -> Result<()> {
-    let (store, group) = (membership.groups.store(), membership.member.group());
-    let mut commits = Vec::new();
-    let mut is_durable = true;
-    for partition in added.iter_mut() {
-        let identity = partition.open.identity();
-        let position = match store.committed(group, identity) {
-            Some(committed) => {
-                is_durable &= store.is_durable(&committed);
-                committed.position
-            }
-            None => {
-                // A partition that was added to a topic which the group knows.
-                let reset = if store.has_met(group, identity.topic_id) { Reset::Earliest } else { reset };
-                let place = reset.place().ok_or_else(|| no_committed_offset(partition, Some(group)))?;
-                let position = partition.open.resolve_for_group(place, options.broker.clock())?;
-                commits.push(Commit { partition: identity, position, metadata: "", may_go_back: false });
-                position
-            }
-        };
-        partition.go_to(position);
-        partition.committed = Some(position);
-    }
-    if !commits.is_empty() {
-        let receipt = membership.member.commit(&commits).map_err(|error| explain_commit(error, added))?;
-        membership.groups.receipt_of_member(receipt).wait()?;
-    } else if !is_durable {
-        // An attempt before this one may have failed half-way: a group that starts anew would start elsewhere.
-        membership.groups.sync()?;
-    }
-    Ok(())
-}
-
-fn no_committed_offset(partition: &AssignedPartition, group: Option<&GroupId>) -> Error {
+pub(super) fn no_committed_offset(partition: &AssignedPartition, group: Option<&GroupId>) -> Error {
     let reader = group.map_or_else(|| "a reader".into(), |group| format!("group {group}").into());
     Error::NoCommittedOffset { reader, partition: Arc::clone(partition.place()) }
 }
 
 /// Names the partition of a commit that was refused.
-fn explain_commit(error: tailwater_groups::Error, partitions: &[AssignedPartition]) -> Error {
+pub(super) fn explain_commit(error: tailwater_groups::Error, partitions: &[AssignedPartition]) -> Error {
     match error {
         tailwater_groups::Error::CommitBackwards { partition, committed, requested } => {
             let known = partitions.iter().find(|known| known.open.identity() == *partition);
             let partition = known.map(|known| Arc::clone(known.place()));
             Error::CommitBackwards { partition, committed, requested }
+        }
+        tailwater_groups::Error::FencedMemberEpoch { group, partition, .. } => {
+            let partition = partition.and_then(|fenced| {
+                let known = partitions.iter().find(|known| known.open.identity() == *fenced);
+                known.map(|known| Arc::clone(known.place()))
+            });
+            Error::FencedMemberEpoch { group: group.as_str().into(), partition }
         }
         other => other.into(),
     }

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use futures_core::Stream;
 use futures_core::stream::FusedStream;
 
-use super::{ATTACHED_LOOK, Consumer, Records};
+use super::{Consumer, Records};
 use crate::{Error, Result};
 
 /// Time after which it is looked again whether an error has passed that nobody would tell the end of.
@@ -147,8 +147,8 @@ impl Consumer {
             }
             if self.signal.poll_news(context).is_pending() {
                 self.stream.items_at_once = 0;
-                if self.broker.is_read_only() {
-                    self.set_alarm(ATTACHED_LOOK)?;
+                if let Some(look) = self.next_look() {
+                    self.broker.alarms().set(&self.signal, look)?;
                 }
                 self.stream.is_waiting = true;
                 return Poll::Pending;

@@ -61,7 +61,19 @@ impl From<tailwater_groups::Error> for Error {
             Groups::GroupKindMismatch { group, kind, requested } => {
                 Error::GroupKindMismatch { group: named(&group), found: kind, requested }
             }
-            Groups::FencedMemberEpoch { group, .. } => Error::FencedMemberEpoch { group: named(&group) },
+            // Which partition it is of is told where the partitions are known.
+            Groups::FencedMemberEpoch { group, .. } => {
+                Error::FencedMemberEpoch { group: named(&group), partition: None }
+            }
+            Groups::DuplicateMemberName { group, name } => {
+                Error::DuplicateMemberName { group: named(&group), name }
+            }
+            Groups::AssignorMismatch { group, assignor, requested } => {
+                Error::AssignorMismatch { group: named(&group), assignor, requested }
+            }
+            Groups::GroupLifetimeMismatch { group, lifetime } => {
+                Error::GroupLifetimeMismatch { group: named(&group), lifetime }
+            }
             Groups::CommitBackwards { committed, requested, .. } => {
                 Error::CommitBackwards { partition: None, committed, requested }
             }

@@ -21,8 +21,9 @@ impl Run {
                 if is_latest && !met.contains(&place.topic) { ends[&place] } else { start }
             },
         );
-        let second = self.broker.consumer(GROUP).subscribe(&names);
-        assert!(matches!(second, Err(Error::GroupInUse { .. })), "{second:?}");
+        let all = self.consumer.as_ref().unwrap().assignment();
+        let alone = self.broker.consumer(GROUP).assign(&all);
+        assert!(matches!(alone, Err(Error::GroupInUse { .. })), "{alone:?}");
     }
 
     /// Takes up the partitions that the consumer reads since its last poll.
