@@ -240,7 +240,10 @@ impl State {
                 }
                 Err(error) => {
                     left.extend(came);
-                    outcome = outcome.and(Err(error));
+                    // Where one of them went to another member meanwhile the next look at the group says so.
+                    if !matches!(error, Error::FencedMemberEpoch { partition: Some(_), .. }) {
+                        outcome = outcome.and(Err(error));
+                    }
                 }
             }
         }
