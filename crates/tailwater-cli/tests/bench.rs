@@ -206,7 +206,7 @@ fn a_directory_that_cannot_be_written_to_is_told() {
 #[test]
 fn an_error_in_the_middle_shows_what_was_measured_and_leaves_nothing() {
     // Enough descriptors for a log, and too few for a broker with partitions and a group.
-    let limit = "ulimit -n 14";
+    let limit = "ulimit -n 10";
     if let Some(why) = why_not(limited(limit, &Command::new("true")).output()) {
         skipped("an_error_in_the_middle_shows_what_was_measured_and_leaves_nothing", &why);
         return;

@@ -443,6 +443,18 @@ pub enum Error {
         /// Up to where its history and the log's are the same.
         epoch_end: Offset,
     },
+    /// Records were removed before they were read, and the consumer was to fail then. Seek to go on.
+    #[error(
+        "the records [{from}, {to}) of {partition} were removed before they were read: seek to {to} to go on"
+    )]
+    Gap {
+        /// Where.
+        partition: Arc<TopicPartition>,
+        /// The next offset that would have been read.
+        from: Offset,
+        /// The next offset that there is.
+        to: Offset,
+    },
     /// The codec could not encode a value. Nothing was published.
     #[error("the value cannot be encoded: {source}")]
     NotEncoded {

@@ -289,7 +289,7 @@ pub use catalog::{CatalogFault, TopicNameFault};
 pub use codec::Json;
 pub use codec::{Codec, CodecError, DecodeError, DecodeFault, EncodedMessage};
 pub use consumer::{
-    AutoCommit, Consumer, ConsumerOptions, Cursor, Event, Interrupter, Lag, OnDivergence, OwnedHeader,
+    AutoCommit, Consumer, ConsumerOptions, Cursor, Event, Interrupter, Lag, OnDivergence, OnGap, OwnedHeader,
     OwnedRecord, ParseCursorError, Rebalance, RebalanceListener, Record, Records, Reset, SeekTo,
 };
 pub use error::{Contradiction, ContradictionKind, Error, Expected, InvalidSetting, Result};

@@ -12,8 +12,8 @@ use common::reading::{broker_with, drain, numbers, publish, values};
 use common::{DATA, open, open_with_threads, partition};
 use tailwater::storage::SimDisk;
 use tailwater::{
-    Broker, Durability, Error, Event, FetchIsolation, Header, Message, Offset, OnDivergence, Records, Reset,
-    SeekTo, TopicConfig,
+    Broker, Durability, Error, Event, FetchIsolation, Header, Message, Offset, OnDivergence, OnGap, Records,
+    Reset, SeekTo, TopicConfig,
 };
 
 const LONG: Duration = Duration::from_secs(20);
@@ -368,6 +368,24 @@ fn a_reader_cannot_commit_and_partitions_are_assigned_to_one_consumer_of_a_group
     let error = broker.consumer("bil\nling").subscribe(&["orders"]).unwrap_err();
     assert!(matches!(error, Error::InvalidGroupId { .. }), "{error}");
     assert!(!error.to_string().contains('\n'));
+}
+
+#[test]
+fn a_gap_stops_a_consumer_that_was_to_stop_there() {
+    let broker = broker_with(1);
+    publish(&broker, 0..10);
+    let orders = partition("orders", 0);
+    let mut billing = broker.consumer("billing").on_gap(OnGap::Error).subscribe(&["orders"]).unwrap();
+    broker.embedded().unwrap().delete_records_before(&orders, Offset::new(3)).unwrap();
+    for _ in 0..2 {
+        let error = billing.poll(Duration::ZERO).unwrap_err();
+        assert!(matches!(error, Error::Gap { from, to, .. } if (from.get(), to.get()) == (0, 3)), "{error}");
+        assert!(error.to_string().contains("seek to 3"), "{error}");
+    }
+    billing.seek(&orders, SeekTo::Offset(Offset::new(3))).unwrap();
+    let records = billing.poll(LONG).unwrap();
+    assert!(records.events().is_empty());
+    assert_eq!(records.iter().next().unwrap().offset(), Offset::new(3));
 }
 
 #[test]

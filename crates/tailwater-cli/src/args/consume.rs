@@ -31,7 +31,8 @@ pub(crate) struct ConsumeArgs {
     /// The topics
     #[arg(required = true, value_name = "TOPIC")]
     pub(crate) topics: Vec<String>,
-    /// Go on behind what this group has committed, and commit what was printed
+    /// Go on behind what this group has committed, and commit what was printed. Its members share partitions within one
+    /// process only: a second command for the same data is refused meanwhile
     #[arg(long)]
     pub(crate) group: Option<String>,
     /// Where to begin; with --group, where the group has not been yet [default: earliest]

@@ -15,7 +15,7 @@ use tailwater_log::{
 use super::cursor::{Cursor, SeekTo};
 use super::event::Event;
 use super::open_partition::OpenPartition;
-use super::options::{ConsumerOptions, OnDivergence};
+use super::options::{ConsumerOptions, OnDivergence, OnGap};
 use crate::broker::{LazyLog, Topic};
 use crate::{Error, Result, TopicPartition};
 
@@ -144,8 +144,7 @@ impl AssignedPartition {
             match fetched {
                 Ok(fetched) => {
                     if let Some(lost) = fetched.lost() {
-                        let (from, to) = (lost.start, lost.end);
-                        events.push(Event::Gap { partition: Arc::clone(self.place()), from, to });
+                        self.note_gap(lost.start, lost.end, options, events)?;
                     }
                     self.advance(&fetched)?;
                     return Ok((!fetched.is_empty()).then_some(fetched));
@@ -208,7 +207,7 @@ impl AssignedPartition {
             match resume(position, log.log_start_offset(), epoch_end) {
                 Resumption::At(_) => return Ok(()),
                 Resumption::Gap { from, to } => {
-                    events.push(Event::Gap { partition: Arc::clone(self.place()), from, to });
+                    self.note_gap(from, to, options, events)?;
                     self.move_to(to)?;
                 }
                 Resumption::Diverged { epoch_end } => {
@@ -222,6 +221,22 @@ impl AssignedPartition {
                 }
             }
         }
+    }
+
+    /// Tells of records that are missing, or stops at them.
+    fn note_gap(
+        &self,
+        from: Offset,
+        to: Offset,
+        options: &ConsumerOptions,
+        events: &mut Vec<Event>,
+    ) -> Result<()> {
+        let partition = Arc::clone(self.place());
+        match options.on_gap {
+            OnGap::Event => events.push(Event::Gap { partition, from, to }),
+            OnGap::Error => return Err(Error::Gap { partition, from, to }),
+        }
+        Ok(())
     }
 
     /// Moves to `offset` of the present history.

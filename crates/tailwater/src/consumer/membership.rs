@@ -185,6 +185,17 @@ impl State {
 
     /// Lets go of what the group has taken, gives up what it wants back, and notes what it has assigned.
     fn let_go(&mut self, changes: Changes, events: &mut Vec<Event>) -> Result<()> {
+        if !changes.is_empty() {
+            tracing::debug!(
+                group = self.group(),
+                assigned = changes.assigned.len(),
+                revoked = changes.revoked.len(),
+                revoking = changes.revoking.len(),
+                lost = changes.lost.len(),
+                has_rejoined = changes.has_rejoined,
+                "the group's partitions were divided anew"
+            );
+        }
         let Changes { lost, revoked, deleted, revoking, assigned, .. } = changes;
         let lost = self.drop_partitions(&lost);
         self.tell_lost(&lost);

@@ -26,7 +26,7 @@ pub use event::{Event, Lag};
 pub use interrupter::Interrupter;
 pub use listener::{Rebalance, RebalanceListener};
 pub(crate) use open_partition::OpenPartition;
-pub use options::{AutoCommit, ConsumerOptions, OnDivergence};
+pub use options::{AutoCommit, ConsumerOptions, OnDivergence, OnGap};
 pub use records::{OwnedHeader, OwnedRecord, Record, Records};
 use selection::Selection;
 use state::State;
@@ -149,7 +149,8 @@ impl Consumer {
     /// - [`Error::Interrupted`] after [`Interrupter::interrupt`]; [`Error::Closed`].
     /// - [`Error::Corrupt`], [`Error::Unsupported`]: at every poll, after the good records before the damage and whenever
     ///   other partitions have nothing, until the consumer seeks past it; `offsets.end` is where reading can go on.
-    /// - [`Error::Diverged`] with [`OnDivergence::Error`], likewise.
+    /// - [`Error::Diverged`] with [`OnDivergence::Error`], [`Error::Gap`] with [`OnGap::Error`], likewise.
+    /// - [`Error::FencedMemberEpoch`] if an administrator removed the member; an error of the [`RebalanceListener`].
     /// - [`Error::Io`], and those of opening partitions that were added.
     pub fn poll(&mut self, wait: Duration) -> Result<Records> {
         let deadline = Instant::now().checked_add(wait);

@@ -26,6 +26,18 @@ pub enum OnDivergence {
     Error,
 }
 
+/// What happens where records were removed before they were read, by retention or by hand, or were lost to a repair.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+#[non_exhaustive]
+pub enum OnGap {
+    /// Reading goes on behind them, and [`Event::Gap`](crate::Event::Gap) says so, once.
+    #[default]
+    Event,
+    /// Polls answer [`Error::Gap`](crate::Error::Gap), whenever other partitions have nothing, until the consumer is told
+    /// where to [`seek`](Consumer::seek).
+    Error,
+}
+
 /// Whether polls commit what was returned before.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 #[non_exhaustive]
@@ -68,6 +80,7 @@ pub struct ConsumerOptions {
     pub(super) max_records: u32,
     pub(super) max_bytes: u64,
     pub(super) on_divergence: OnDivergence,
+    pub(super) on_gap: OnGap,
     pub(super) isolation: FetchIsolation,
     pub(super) member_name: Option<Arc<str>>,
     pub(super) assignor: Assignor,
@@ -100,6 +113,7 @@ impl ConsumerOptions {
             max_records: 1_000,
             max_bytes: 8 << 20,
             on_divergence: OnDivergence::default(),
+            on_gap: OnGap::default(),
             isolation: FetchIsolation::default(),
             member_name: None,
             assignor: Assignor::default(),
@@ -133,6 +147,12 @@ impl ConsumerOptions {
     /// Sets what happens when records that a position lies behind were lost: default [`OnDivergence::EpochEnd`].
     pub fn on_divergence(mut self, policy: OnDivergence) -> Self {
         self.on_divergence = policy;
+        self
+    }
+
+    /// Sets what happens where records were removed before they were read: default [`OnGap::Event`].
+    pub fn on_gap(mut self, policy: OnGap) -> Self {
+        self.on_gap = policy;
         self
     }
 

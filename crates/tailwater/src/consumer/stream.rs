@@ -165,6 +165,10 @@ impl Consumer {
 fn lasts(error: &Error) -> bool {
     matches!(
         error,
-        Error::Corrupt(_) | Error::Unsupported { .. } | Error::Diverged { .. } | Error::Failed { .. }
+        Error::Corrupt(_)
+            | Error::Unsupported { .. }
+            | Error::Diverged { .. }
+            | Error::Gap { .. }
+            | Error::Failed { .. }
     )
 }
