@@ -11,6 +11,7 @@
 
 pub mod baseline;
 pub mod contest;
+pub mod groups;
 pub mod host;
 pub mod measure;
 pub mod peer;

@@ -45,7 +45,7 @@ fn contestants(scale: &Scale, threads: u64) -> Result<Vec<Contestant>> {
     let bare = move || {
         let directory = bare_scale.directory()?;
         let file = GroupCommit::create(&directory.path().join("bare"), reserved_bytes)?;
-        waiting(threads, count, &|| Ok(file.append(&bare_value)?))
+        waiting(threads, count, &|_| Ok(file.append(&bare_value)?))
     };
     let (device_scale, device_value) = (scale.clone(), value.clone());
     let device = move || {
@@ -60,7 +60,7 @@ fn contestants(scale: &Scale, threads: u64) -> Result<Vec<Contestant>> {
     let tailwater = move || {
         let directory = log_scale.directory()?;
         let log = subject::create(directory.path(), Durability::Durable)?;
-        waiting(threads, count, &|| Ok(subject::append(&log, &log_value)?))
+        waiting(threads, count, &|_| Ok(subject::append(&log, &log_value)?))
     };
     let of_device = format!("one thread, {threads} records a `pwrite` and `fdatasync`");
     let mut contestants = vec![
@@ -73,18 +73,26 @@ fn contestants(scale: &Scale, threads: u64) -> Result<Vec<Contestant>> {
         Ok(move || {
             let directory = scale.directory()?;
             let peer = (kind.open)(directory.path(), reserved_bytes)?;
-            waiting(threads, count, &|| peer.append_durable(&value))
+            waiting(threads, count, &|_| peer.append_durable(&value))
         })
     })?);
     Ok(contestants)
 }
 
-/// Has each of `threads` do `act` `count` times.
-fn waiting(threads: u64, count: u64, act: &(dyn Fn() -> Result<()> + Sync)) -> Result<Vec<f64>> {
+/// Has each of `threads` do `act`, which is told the number of the thread, `count` times. Returns the rate and the
+/// latencies.
+pub(super) fn waiting(
+    threads: u64,
+    count: u64,
+    act: &(dyn Fn(usize) -> Result<()> + Sync),
+) -> Result<Vec<f64>> {
     let mut all = Latencies::new()?;
     let start = std::time::Instant::now();
     let done: Vec<Result<Latencies>> = std::thread::scope(|scope| {
-        let started: Vec<_> = (0..threads).map(|_| scope.spawn(move || timed(count, act))).collect();
+        let started: Vec<_> = (0..threads)
+            .zip(0..)
+            .map(|(_, thread)| scope.spawn(move || timed(count, &|| act(thread))))
+            .collect();
         started
             .into_iter()
             .map(|thread| thread.join().unwrap_or_else(|_| Err("a thread panicked".into())))

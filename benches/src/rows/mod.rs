@@ -3,6 +3,7 @@
 mod append_batches;
 mod append_buffered;
 mod append_written;
+mod commit;
 mod durable_one;
 mod durable_pipelined;
 mod durable_threads;
@@ -27,6 +28,9 @@ pub const ALL: &[Row] = &[
     durable_threads::SIXTEEN,
     durable_threads::SIXTY_FOUR,
     durable_pipelined::ROW,
+    commit::ONE,
+    commit::SIXTEEN,
+    commit::SIXTY_FOUR,
     scan::ROW,
     random_read::ROW,
     hand_over::POLLING,
