@@ -88,20 +88,20 @@ impl Latencies {
         self.histogram.saturating_record(u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX));
     }
 
-    /// Does something and notes how long it took.
+    /// Does something and notes how long it took. Returns what it made.
     ///
     /// # Errors
     ///
     /// Those of `act`.
     #[inline]
-    pub fn time<E>(
+    pub fn time<T, E>(
         &mut self,
-        act: impl FnOnce() -> std::result::Result<(), E>,
-    ) -> std::result::Result<(), E> {
+        act: impl FnOnce() -> std::result::Result<T, E>,
+    ) -> std::result::Result<T, E> {
         let start = Instant::now();
-        act()?;
+        let made = act()?;
         self.note(start.elapsed());
-        Ok(())
+        Ok(made)
     }
 
     /// Adds those of another thread.

@@ -11,6 +11,7 @@ mod facade;
 mod hand_over;
 pub mod open;
 mod random_read;
+mod rebalance;
 mod scan;
 mod tried_map;
 mod tried_sync;
@@ -31,6 +32,7 @@ pub const ALL: &[Row] = &[
     commit::ONE,
     commit::SIXTEEN,
     commit::SIXTY_FOUR,
+    rebalance::ROW,
     scan::ROW,
     random_read::ROW,
     hand_over::POLLING,
