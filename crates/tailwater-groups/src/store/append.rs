@@ -87,8 +87,7 @@ impl Inner {
 
     /// Appends entries as one batch and applies them. If that fails, nothing has changed.
     fn append_and_apply(&self, cursor: &mut Cursor, entries: &[Entry<'_>]) -> Result<Receipt> {
-        let mut batch = Encoded::default();
-        entries.iter().for_each(|entry| batch.add(entry));
+        let batch = Encoded::of(entries);
         let (first, receipt) = self.append_encoded(cursor, &batch)?;
         let durable = self.log.durable_offset();
         let mut table = self.write_table();
@@ -122,6 +121,14 @@ pub(super) struct Encoded {
 }
 
 impl Encoded {
+    /// All of `entries`, in buffers that need not grow.
+    fn of(entries: &[Entry<'_>]) -> Self {
+        let size = entries.iter().map(Entry::max_encoded_bytes).sum();
+        let mut batch = Self { bytes: Vec::with_capacity(size), spans: Vec::with_capacity(entries.len()) };
+        entries.iter().for_each(|entry| batch.add(entry));
+        batch
+    }
+
     pub(super) fn add(&mut self, entry: &Entry<'_>) {
         let start = self.bytes.len();
         entry.encode_key(&mut self.bytes);
