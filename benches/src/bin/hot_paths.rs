@@ -10,8 +10,10 @@ use clap::{Parser, Subcommand, ValueEnum};
 use tailwater::{Broker, Message, Reset, TopicConfig};
 use tailwater_benches::baseline::staged::Staged;
 use tailwater_benches::contest::Result;
+use tailwater_benches::groups::{self, Reader};
 use tailwater_benches::measure::scattered;
 use tailwater_benches::subject;
+use tailwater_groups::GroupStore;
 use tailwater_log::{Durability, Log, NewRecord, WhenFull};
 
 /// Runs the hot paths under callgrind and compares their instructions with those that were recorded.
@@ -81,6 +83,12 @@ enum HotPath {
     /// `Consumer::poll` of all records of 8 partitions, 100 B
     #[value(name = "poll-100b")]
     Poll100b,
+    /// `Member::commit` of one position, not waited for, by one of 16 members
+    #[value(name = "commit-one")]
+    CommitOne,
+    /// `Member::poll` without news and `Member::deliver` of nothing, by one of 16 members
+    #[value(name = "poll-without-news")]
+    PollWithoutNews,
 }
 
 impl HotPath {
@@ -132,9 +140,31 @@ impl HotPath {
                     }
                 }
             }
+            HotPath::CommitOne => {
+                let (_store, members) = group(directory)?;
+                let at = members[0].nth_owned(0).ok_or("the first member owns partitions")?;
+                for offset in 0..count {
+                    drop(members[0].member.commit(&[groups::commit(at, offset)])?);
+                }
+            }
+            HotPath::PollWithoutNews => {
+                let (_store, members) = group(directory)?;
+                for _ in 0..count {
+                    members[0].member.poll()?;
+                    members[0].member.deliver(&[])?;
+                }
+            }
         }
         Ok(())
     }
+}
+
+/// 16 members that share 1,000 partitions and know which.
+fn group(directory: &Path) -> Result<(GroupStore, Vec<Reader>)> {
+    let store = groups::store(directory, 1_000)?;
+    let mut members = (0..16).map(|_| Reader::join(&store)).collect::<Result<Vec<_>>>()?;
+    members.iter_mut().try_for_each(|member| member.poll().map(drop))?;
+    Ok((store, members))
 }
 
 /// How many records there are to read.
