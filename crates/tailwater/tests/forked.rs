@@ -133,3 +133,35 @@ fn a_forked_child_writes_nothing_and_its_parent_goes_on() {
         assert_eq!(values, (0..100).map(|n| format!("{n:>100}").into_bytes()).collect::<Vec<_>>());
     }
 }
+
+#[test]
+fn what_is_closed_is_free_though_a_forked_child_lives_on() {
+    // The lock belongs to the open file, which a child shares: where one thread started a program, another that closed its
+    // broker and opened it again found it locked by its own process, until the program ran. A close frees the lock itself.
+    let root = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let directory = root.path().join("data");
+    let broker = Broker::open(&directory).unwrap();
+    let (done, is_done) = (root.path().join("done"), || root.path().join("done").exists());
+    let reopened = match fork::fork().unwrap() {
+        Fork::Child => {
+            let start = Instant::now();
+            while !is_done() && start.elapsed() < Duration::from_secs(30) {
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            // What it drops is not its own: the parent, which has opened the directory again, keeps it.
+            drop(broker);
+            std::process::exit(0)
+        }
+        Fork::Parent(id) => {
+            broker.close().unwrap();
+            let reopened = Broker::open(&directory);
+            std::fs::write(&done, b"").unwrap();
+            while waitpid_nohang(id).unwrap().is_none() {
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            reopened.unwrap()
+        }
+    };
+    assert!(matches!(Broker::open(&directory), Err(Error::Locked(_))));
+    reopened.close().unwrap();
+}

@@ -10,7 +10,9 @@ use std::sync::Arc;
 use rustix::fs::{FallocateFlags, OFlags};
 use rustix::io::Errno;
 
-use super::{DirectoryEntry, EntryKind, FileHandle, Map, OpenMode, Storage, StorageFile, StorageLock};
+use super::{
+    DirectoryEntry, EntryKind, FileHandle, Map, OpenMode, Storage, StorageFile, StorageLock, process_id,
+};
 use crate::{Error, FilePosition, IoOperation, Result};
 
 #[cfg(not(all(target_os = "linux", target_pointer_width = "64")))]
@@ -110,7 +112,10 @@ impl Storage for Disk {
         options.read(true).write(true).create(true).truncate(false);
         let file = open_regular(path, &mut options).map_err(failed)?;
         match file.try_lock() {
-            Ok(()) => Ok(Some(Box::new(DiskLock(DiskFile { file, path: path.into() })))),
+            Ok(()) => Ok(Some(Box::new(DiskLock {
+                file: DiskFile { file, path: path.into() },
+                process_id: process_id(),
+            }))),
             Err(TryLockError::WouldBlock) => Ok(None),
             Err(TryLockError::Error(error)) => Err(failed(error)),
         }
@@ -199,21 +204,34 @@ impl DiskFile {
     }
 }
 
-/// A held `flock(2)`; the kernel frees it when the file is closed.
+/// A held `flock(2)`. Dropping it frees it, also while a child that was forked since still has the file open, if only until
+/// it runs another program. Where nobody is left to drop it, the kernel frees it with the last who has the file open.
 #[derive(Debug)]
-struct DiskLock(DiskFile);
+struct DiskLock {
+    file: DiskFile,
+    process_id: u32,
+}
+
+impl Drop for DiskLock {
+    fn drop(&mut self) {
+        // A child that drops its copy frees nothing of its parent's. Where it fails, closing the file still does it.
+        if self.process_id == process_id() {
+            let _ = self.file.file.unlock();
+        }
+    }
+}
 
 impl StorageLock for DiskLock {
     fn set_holder(&self, holder: &str) -> Result<()> {
         // The cut comes last, so that nobody who asks in between finds the file empty.
-        self.0.write_all_at(holder.as_bytes(), FilePosition::ZERO)?;
-        self.0.set_length(holder.len() as u64)
+        self.file.write_all_at(holder.as_bytes(), FilePosition::ZERO)?;
+        self.file.set_length(holder.len() as u64)
     }
 
     fn is_current(&self) -> Result<bool> {
-        let failed = |error| self.0.failed(IoOperation::Inspect, error);
-        let mine = self.0.file.metadata().map_err(failed)?;
-        match fs::symlink_metadata(&self.0.path) {
+        let failed = |error| self.file.failed(IoOperation::Inspect, error);
+        let mine = self.file.file.metadata().map_err(failed)?;
+        match fs::symlink_metadata(&self.file.path) {
             Ok(named) => Ok((named.dev(), named.ino()) == (mine.dev(), mine.ino())),
             Err(error) if is_absent(&error) => Ok(false),
             Err(error) => Err(failed(error)),
