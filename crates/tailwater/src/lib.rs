@@ -314,3 +314,8 @@ pub use topic_partition::{ParseTopicPartitionError, TopicPartition};
 #[cfg(doctest)]
 #[doc = include_str!("../../../README.md")]
 struct Readme;
+
+/// Keeps those of the guide to groups true.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/groups.md")]
+struct Groups;
