@@ -164,8 +164,11 @@ impl ConsumerOptions {
         self
     }
 
-    /// Names the member of a group: the members are given partitions in the order of their names, so the same names get the
-    /// same partitions when all start again. Those without a name come after them, in the order in which they joined.
+    /// Names the member of a group: the members are given partitions in the order of their names. Those without a name come
+    /// after them, in the order in which they joined.
+    ///
+    /// So the same names get the same partitions when all start again; with [`Assignor::Uniform`], where members keep what
+    /// they have as others come, if they join in the same order too.
     pub fn member_name(mut self, name: impl Into<Arc<str>>) -> Self {
         self.member_name = Some(name.into());
         self
