@@ -16,7 +16,7 @@ use tailwater_log::{Offset, PartitionIdentity, Signal};
 use super::assigned::AssignedPartition;
 use super::listener::{Rebalance, RebalanceListener};
 use super::selection::Selection;
-use super::state::{State, explain_commit, no_committed_offset};
+use super::state::{State, explain_commit, is_of_lost_partition, no_committed_offset};
 use super::{ConsumerOptions, Event, SeekTo};
 use crate::broker::{Groups, group_id};
 use crate::{Error, Result, TopicPartition};
@@ -35,6 +35,8 @@ pub(super) struct Membership {
 struct Shared {
     /// Partitions that are the member's and could not be opened yet, or whose start is not committed.
     unopened: Vec<Assigned>,
+    /// Partitions that are to be given up once the listener was told; left over if it panicked.
+    revoking: Vec<PartitionIdentity>,
     listener: Option<Box<dyn RebalanceListener>>,
 }
 
@@ -171,16 +173,26 @@ impl State {
         signal: &Arc<Signal>,
         events: &mut Vec<Event>,
     ) -> Result<Option<Error>> {
-        let Some(membership) = &self.membership else { return Ok(None) };
-        let changes = membership.member.poll()?;
-        let has_unopened = membership.shared.as_ref().is_some_and(|shared| !shared.unopened.is_empty());
-        if changes.is_empty() && !has_unopened && self.is_announced {
-            return Ok(None);
+        self.release_revoking();
+        let (mut listened, mut refused) = (Ok(()), None);
+        loop {
+            let Some(membership) = &self.membership else { return Ok(None) };
+            let changes = membership.member.poll()?;
+            let has_unopened = membership.shared.as_ref().is_some_and(|shared| !shared.unopened.is_empty());
+            if changes.is_empty() && (refused.is_some() || (!has_unopened && self.is_announced)) {
+                listened.and(self.announce())?;
+                return Ok(refused);
+            }
+            listened = listened.and(self.let_go(changes, events));
+            match self.open_assigned(signal) {
+                // One of them has become another's meanwhile. The group says which, and the rest is opened.
+                Err(error) if is_of_lost_partition(&error) => refused = Some(error),
+                opened => {
+                    listened.and(self.announce())?;
+                    return Ok(opened.err());
+                }
+            }
         }
-        let listened = self.let_go(changes, events);
-        let opened = self.open_assigned(signal);
-        listened.and(self.announce())?;
-        Ok(opened.err())
     }
 
     /// Lets go of what the group has taken, gives up what it wants back, and notes what it has assigned.
@@ -197,29 +209,52 @@ impl State {
             );
         }
         let Changes { lost, revoked, deleted, revoking, assigned, .. } = changes;
-        let lost = self.drop_partitions(&lost);
-        self.tell_lost(&lost);
         events.extend(deleted.into_iter().map(|topic| Event::TopicDeleted { topic: topic.name }));
+        let lost = self.drop_partitions(&lost);
         let mut given_up = self.drop_partitions(&revoked);
         given_up.extend(self.announced(&revoking.iter().copied().collect()));
         given_up.sort_unstable();
+        // All is noted before the listener is called, which may panic.
+        if let Some(shared) = self.shared() {
+            shared.unopened.extend(assigned);
+            shared.revoking = revoking;
+        }
+        self.tell_lost(&lost);
         let mut listened = Ok(());
         if !given_up.is_empty() {
             listened = self.listen(|listener, member| listener.on_revoked(member, &given_up));
         }
-        if !revoking.is_empty() {
-            let late = match &self.membership {
-                Some(membership) => membership.member.release(&revoking),
-                None => Vec::new(),
-            };
-            let late = self.announced(&late.into_iter().collect());
-            self.drop_partitions(&revoking);
-            self.tell_lost(&late);
-        }
-        if let Some(shared) = self.shared() {
-            shared.unopened.extend(assigned);
-        }
+        self.release_revoking();
         listened
+    }
+
+    /// Gives up what the listener was told of.
+    fn release_revoking(&mut self) {
+        let revoking = self.shared().map(|shared| std::mem::take(&mut shared.revoking)).unwrap_or_default();
+        let Some(membership) = self.membership.as_ref().filter(|_| !revoking.is_empty()) else { return };
+        let late = membership.member.release(&revoking);
+        let late = self.announced(&late.into_iter().collect());
+        self.drop_partitions(&revoking);
+        self.tell_lost(&late);
+    }
+
+    /// Before a consumer that is closed leaves: lets go of what the group has taken. Returns what the listener is still to
+    /// be told of. A poll would do as well, but for one that was evicted, which would join again for a moment.
+    pub(super) fn let_go_of_gone(&mut self) -> Vec<TopicPartition> {
+        let Some(membership) = self.membership.as_ref().filter(|membership| membership.is_shared()) else {
+            return Vec::new();
+        };
+        let id = membership.member.id();
+        let members = membership.groups.store().members(membership.member.group());
+        let members = members.map(|members| members.members).unwrap_or_default();
+        let own = members.into_iter().find(|member| member.id == id);
+        let owned: HashSet<_> = own.map(|own| own.owned).unwrap_or_default().into_iter().collect();
+        let all = self.partitions.iter().map(|partition| partition.open.identity());
+        let gone: Vec<_> = all.filter(|partition| !owned.contains(partition)).collect();
+        let lost = membership.member.release(&gone);
+        let lost = self.drop_partitions(&lost);
+        self.tell_lost(&lost);
+        self.drop_partitions(&gone)
     }
 
     /// Opens what was assigned and is not open yet, and finds out where to start.
@@ -229,9 +264,9 @@ impl State {
         let (mut came, mut added, mut left) = (Vec::new(), Vec::new(), Vec::new());
         let mut outcome = Ok(());
         for assigned in unopened {
-            // If the topic is gone the next poll says so.
             match self.open(assigned.partition, signal) {
-                Ok(None) => {}
+                // The next poll says that the topic is gone, or it stays: a deletion may fail.
+                Ok(None) => left.push(assigned),
                 Ok(Some(partition)) => {
                     came.push(assigned);
                     added.push(partition);
@@ -264,13 +299,17 @@ impl State {
         outcome
     }
 
+    /// `None` if the topic is gone, or about to go.
     fn open(&self, partition: PartitionIdentity, signal: &Arc<Signal>) -> Result<Option<AssignedPartition>> {
         let Some(topic) = self.options.broker.topic_by_id(partition.topic_id) else { return Ok(None) };
         if topic.is_deleted() {
             return Ok(None);
         }
         let lazy = topic.partition(partition.partition)?;
-        AssignedPartition::new(&topic, &lazy, signal, self.options.isolation).map(Some)
+        match AssignedPartition::new(&topic, &lazy, signal, self.options.isolation) {
+            Err(_) if topic.is_deleted() => Ok(None),
+            opened => opened.map(Some),
+        }
     }
 
     /// Tells the listener what is new; not before the first poll.
@@ -291,12 +330,14 @@ impl State {
     }
 
     /// Before a consumer that is closed leaves: its listener may commit.
-    pub(super) fn announce_closing(&mut self) -> Result<()> {
+    pub(super) fn announce_closing(&mut self, given_up: Vec<TopicPartition>) -> Result<()> {
         if !self.membership.as_ref().is_some_and(Membership::is_shared) {
             return Ok(());
         }
-        let all = self.partitions.iter().filter(|partition| partition.is_announced);
-        let all: Vec<_> = all.map(|partition| TopicPartition::clone(partition.place())).collect();
+        let mut all = given_up;
+        let kept = self.partitions.iter().filter(|partition| partition.is_announced);
+        all.extend(kept.map(|partition| TopicPartition::clone(partition.place())));
+        all.sort_unstable();
         if all.is_empty() {
             Ok(())
         } else {

@@ -181,6 +181,8 @@ impl Consumer {
     /// What there is now, if there is anything.
     fn look(&mut self) -> Result<Option<Records>> {
         if self.interrupter.take() {
+            // It waits no longer: from here on it is looked after, whatever the application does next.
+            self.state.get_mut().end_poll()?;
             return Err(Error::Interrupted);
         }
         self.broker.check_open()?;

@@ -50,8 +50,22 @@ pub(super) struct State {
     pub(super) has_polled: bool,
     /// Whether the listener knows of all that is assigned.
     pub(super) is_announced: bool,
-    /// Whether records were handed out since the last commit that was made by a poll.
-    has_handed_out: bool,
+    /// Whether polls, if they are to commit, have something to commit.
+    due: Due,
+    /// An error that is told by the next poll, since this one had something to tell that is told once, too.
+    untold: Option<Error>,
+    /// Whether the error that the last poll answered is not there any more: the next one does not find it.
+    has_passed: bool,
+}
+
+/// What was handed out and is not committed yet.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum Due {
+    Nothing,
+    /// The next poll commits it.
+    NextPoll,
+    /// A commit of it was refused, and that was told. It is part of the next one, or of that of `close`.
+    NextHandOut,
 }
 
 /// What was fetched of a partition, and what there was before.
@@ -90,7 +104,9 @@ impl State {
             missing_since: None,
             has_polled: false,
             is_announced: true,
-            has_handed_out: false,
+            due: Due::Nothing,
+            untold: None,
+            has_passed: false,
         };
         if state.is_shared() {
             match state.follow_group(signal, &mut Vec::new())? {
@@ -110,23 +126,31 @@ impl State {
     /// Reads partitions in turn, until there is enough. `None` if there is neither a record nor an event.
     pub(super) fn poll(&mut self, signal: &Arc<Signal>) -> Result<Option<Records>> {
         self.has_polled = true;
+        self.has_passed = self.untold.is_some();
+        if let Some(error) = self.untold.take() {
+            return Err(error);
+        }
         let mut records = Records::default();
         // Before the group is asked: what is committed need not be given back.
-        let committed = self.commit_handed_out();
+        let committed = self.commit_handed_out(Due::NextPoll);
         let followed = if self.is_shared() {
             self.follow_group(signal, &mut records.events)
         } else {
             // It is tried again at each poll, and what is read already goes on.
             Ok(self.follow_topics(signal, &mut records.events).err())
         };
-        let mut first_error = match committed.and(followed) {
-            Ok(error) => error,
-            // What there is to tell is told now or never.
-            Err(error) if records.events.is_empty() => {
-                self.hand_out(Vec::new(), &mut records)?;
-                return Err(error);
+        let mut first_error = match (committed, followed) {
+            (Ok(()), Ok(error)) => error,
+            (Err(error), Ok(_)) | (Ok(()), Err(error)) if !records.events.is_empty() => {
+                // What there is to tell is told now or never.
+                self.untold = Some(error);
+                None
             }
-            Err(error) => Some(error),
+            (Err(error), followed) => {
+                self.untold = followed.err();
+                return self.answer(error, is_of_lost_partition);
+            }
+            (Ok(()), Err(error)) => return self.answer(error, |error| !is_of_lost_member(error)),
         };
         let parts = self.fetch(signal, &mut first_error, &mut records.events);
         self.hand_out(parts, &mut records)?;
@@ -137,6 +161,19 @@ impl State {
                 Ok((!records.is_empty() || !records.events.is_empty()).then_some(records))
             }
         }
+    }
+
+    /// The error of a poll that reads nothing.
+    fn answer(&mut self, error: Error, has_passed: impl Fn(&Error) -> bool) -> Result<Option<Records>> {
+        self.hand_out(Vec::new(), &mut Records::default())?;
+        self.has_passed = has_passed(&error);
+        Err(error)
+    }
+
+    /// Whether the error that the last poll answered is not there any more.
+    #[cfg(feature = "async")]
+    pub(super) fn has_passed(&self) -> bool {
+        self.has_passed
     }
 
     /// Fetches from the partitions in turn. Events of those that have no records go to `events`.
@@ -165,6 +202,11 @@ impl State {
             let fetched = match fetched {
                 Ok(Some(fetched)) => fetched,
                 Ok(None) => {
+                    events.append(&mut told);
+                    continue;
+                }
+                // Its files are about to go. That is told once they have, or it is read on if the deletion fails.
+                Err(_) if partition.open.topic.is_deleted() => {
                     events.append(&mut told);
                     continue;
                 }
@@ -204,7 +246,7 @@ impl State {
         };
         for (number, part) in parts.into_iter().enumerate() {
             if may.as_ref().is_none_or(|may| may[number]) {
-                self.has_handed_out = true;
+                self.due = Due::NextPoll;
                 records.events.extend(part.events);
                 records.chunks.push(part.chunk);
             } else {
@@ -214,13 +256,20 @@ impl State {
         Ok(())
     }
 
-    /// Commits what earlier polls have returned, if polls are to do that. Not waited for.
-    fn commit_handed_out(&mut self) -> Result<()> {
-        if self.options.auto_commit == AutoCommit::OnNextPoll && std::mem::take(&mut self.has_handed_out) {
-            let commits = self.uncommitted();
-            drop(self.commit(&commits)?);
+    /// Commits what earlier polls have returned, if polls are to do that and it is due by now. Not waited for.
+    fn commit_handed_out(&mut self, by: Due) -> Result<()> {
+        if self.options.auto_commit != AutoCommit::OnNextPoll || self.due == Due::Nothing || self.due > by {
+            return Ok(());
         }
-        Ok(())
+        let commits = self.uncommitted();
+        let committed = self.commit(&commits).map(drop);
+        self.due = match &committed {
+            Ok(()) => Due::Nothing,
+            // Nothing of the set was committed. The group says which partitions are lost, and the others go on.
+            Err(error) if is_of_lost_partition(error) => Due::NextPoll,
+            Err(_) => Due::NextHandOut,
+        };
+        committed
     }
 
     /// Notes that a poll ends with nothing: from here on the member is looked after.
@@ -425,8 +474,13 @@ impl State {
     /// Commits what was handed out, if polls are to do that, lets the listener commit, and leaves the group once what was
     /// committed is durable.
     pub(super) fn close(mut self) -> Result<()> {
-        let committed = self.commit_handed_out();
-        let listened = self.announce_closing();
+        let mut committed = self.commit_handed_out(Due::NextHandOut);
+        let given_up = self.let_go_of_gone();
+        if committed.as_ref().is_err_and(is_of_lost_partition) {
+            let rest = self.commit_handed_out(Due::NextHandOut);
+            committed = committed.and(rest);
+        }
+        let listened = self.announce_closing(given_up);
         let synced = self.membership.as_ref().map_or(Ok(()), Membership::sync);
         committed.and(listened).and(synced)
     }
@@ -439,6 +493,16 @@ impl State {
         let found = self.partitions.iter().position(is_it);
         found.ok_or_else(|| Error::NotAssigned { partition: place.to_string().into() })
     }
+}
+
+/// Whether a set of commits was refused for a partition that is not the member's any more.
+pub(super) fn is_of_lost_partition(error: &Error) -> bool {
+    matches!(error, Error::FencedMemberEpoch { partition: Some(_), .. })
+}
+
+/// Whether the consumer is no member any more.
+fn is_of_lost_member(error: &Error) -> bool {
+    matches!(error, Error::FencedMemberEpoch { partition: None, .. })
 }
 
 pub(super) fn no_committed_offset(partition: &AssignedPartition, group: Option<&GroupId>) -> Error {

@@ -26,6 +26,8 @@ const TURN_ITEMS: u32 = 32;
 pub(super) struct StreamState {
     /// Whether there is nothing to be had before the signal has news: it was armed, then looked.
     is_waiting: bool,
+    /// Whether an error was told before it began to wait, and nobody knows yet that it waits.
+    is_unnoted: bool,
     /// Whether the broker was found closed, and that was told.
     is_over: bool,
     /// How many items were there at once, one after another.
@@ -99,10 +101,14 @@ impl Stream for Consumer {
         }
         if this.stream.is_waiting {
             if this.signal.poll_news(context).is_pending() {
+                if std::mem::take(&mut this.stream.is_unnoted) {
+                    this.set_alarm_of_group()?;
+                }
                 return Poll::Pending;
             }
             this.stream.is_waiting = false;
         }
+        this.stream.is_unnoted = false;
         if this.stream.items_at_once >= TURN_ITEMS {
             this.stream.items_at_once = 0;
             context.waker().wake_by_ref();
@@ -128,6 +134,8 @@ impl Consumer {
         match self.look() {
             Ok(Some(records)) => return Poll::Ready(Ok(records)),
             Err(error @ (Error::Closed | Error::Interrupted)) => return Poll::Ready(Err(error)),
+            // The next look would not find it.
+            Err(error) if self.state.get_mut().has_passed() => return Poll::Ready(Err(error)),
             // An error is looked at again with the signal armed: what it waits for must not be missed.
             Ok(None) | Err(_) => {}
         }
@@ -137,8 +145,10 @@ impl Consumer {
                 Ok(Some(records)) => return Poll::Ready(Ok(records)),
                 Ok(None) => {}
                 Err(error @ (Error::Closed | Error::Interrupted)) => return Poll::Ready(Err(error)),
+                Err(error) if self.state.get_mut().has_passed() => return Poll::Ready(Err(error)),
                 Err(error) => {
                     self.stream.is_waiting = true;
+                    self.stream.is_unnoted = true;
                     if self.broker.is_read_only() || !lasts(&error) {
                         self.set_alarm(ERROR_LOOK)?;
                     }
@@ -147,12 +157,18 @@ impl Consumer {
             }
             if self.signal.poll_news(context).is_pending() {
                 self.stream.items_at_once = 0;
-                if let Some(look) = self.next_look() {
-                    self.broker.alarms().set(&self.signal, look)?;
-                }
+                self.set_alarm_of_group()?;
                 self.stream.is_waiting = true;
                 return Poll::Pending;
             }
+        }
+    }
+
+    /// Notes that the member waits, and has it woken when it has to look.
+    fn set_alarm_of_group(&self) -> Result<()> {
+        match self.next_look() {
+            Some(look) => self.broker.alarms().set(&self.signal, look),
+            None => Ok(()),
         }
     }
 
