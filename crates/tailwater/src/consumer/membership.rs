@@ -286,10 +286,7 @@ impl State {
                 }
                 Err(error) => {
                     left.extend(came);
-                    // Where one of them went to another member meanwhile the next look at the group says so.
-                    if !matches!(error, Error::FencedMemberEpoch { partition: Some(_), .. }) {
-                        outcome = outcome.and(Err(error));
-                    }
+                    outcome = outcome.and(Err(error));
                 }
             }
         }
