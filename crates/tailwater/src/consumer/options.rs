@@ -46,8 +46,9 @@ pub enum AutoCommit {
     #[default]
     Off,
     /// Each poll commits what earlier ones have returned, and so does [`close`](Consumer::close): what was returned is done
-    /// when the next poll is made. The commit is not waited for; one that is refused is the poll's error. Dropping the
-    /// consumer commits nothing. There is no timer.
+    /// when the next poll is made. The commit is not waited for; one that is refused is the poll's error, and what of it
+    /// is still the member's is committed with what is returned next, or by `close`. Dropping the consumer commits nothing.
+    /// There is no timer.
     OnNextPoll,
 }
 

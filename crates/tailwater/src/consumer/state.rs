@@ -1,5 +1,6 @@
 //! What a consumer reads and where it is: the partitions, their turns, and what is committed.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::sync::Arc;
@@ -41,6 +42,8 @@ pub(super) struct State {
     pub(super) partitions: Vec<AssignedPartition>,
     /// Which of them has the next turn.
     turn: usize,
+    /// Which of them was looked up last: who goes through all of them in order finds each at once.
+    last_found: Cell<usize>,
     /// The set of topics that the assignment was made for.
     seen: Arc<TopicSet>,
     last_catalog_look: Instant,
@@ -99,6 +102,7 @@ impl State {
             chosen,
             partitions: Vec::new(),
             turn: 0,
+            last_found: Cell::new(0),
             seen,
             last_catalog_look: Instant::now(),
             missing_since: None,
@@ -379,7 +383,7 @@ impl State {
     /// These places as commits.
     pub(super) fn chosen_commits<'m>(&self, cursors: &[(Cursor, &'m str)]) -> Result<Vec<NewCommit<'m>>> {
         let commit = |(cursor, metadata): &(Cursor, &'m str)| {
-            let found = self.partitions.iter().position(|known| known.open.identity() == cursor.identity());
+            let found = self.look_up(|known| known.open.identity() == cursor.identity());
             let index = found.ok_or_else(|| Error::NotAssigned { partition: cursor.to_string().into() })?;
             Ok(NewCommit { index, position: cursor.position(), metadata })
         };
@@ -490,8 +494,16 @@ impl State {
             known.place().partition == place.partition
                 && known.place().topic.eq_ignore_ascii_case(&place.topic)
         };
-        let found = self.partitions.iter().position(is_it);
+        let found = self.look_up(is_it);
         found.ok_or_else(|| Error::NotAssigned { partition: place.to_string().into() })
+    }
+
+    fn look_up(&self, is_it: impl Fn(&AssignedPartition) -> bool) -> Option<usize> {
+        let count = self.partitions.len();
+        let first = self.last_found.get().min(count);
+        let found = (first..count).chain(0..first).find(|index| is_it(&self.partitions[*index]))?;
+        self.last_found.set(found);
+        Some(found)
     }
 }
 
