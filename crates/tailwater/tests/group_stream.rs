@@ -82,7 +82,7 @@ fn a_member_is_woken_by_the_deadline_of_a_stuck_one_with_nobody_else_about() {
     for is_evicted in [false, true] {
         let broker = broker_with(2);
         fill(&broker, "orders", 0..1);
-        let limit = Duration::from_millis(60);
+        let limit = Duration::from_millis(150);
         let options = broker.consumer("billing");
         let options =
             if is_evicted { options.max_poll_interval(limit) } else { options.revoke_timeout(limit) };
@@ -141,7 +141,7 @@ fn damaged() -> Broker {
 fn a_member_that_was_told_of_damage_is_not_evicted_while_it_waits() {
     let broker = damaged();
     let (_, waker) = waker();
-    let limit = Duration::from_millis(60);
+    let limit = Duration::from_millis(150);
     let options = broker.consumer("billing").max_poll_interval(limit);
     let mut waits = options.subscribe(&["orders"]).unwrap();
     assert_eq!(next(&mut waits, &waker).unwrap().count(), 6);
@@ -169,7 +169,7 @@ fn a_member_that_was_told_of_damage_is_not_evicted_while_it_waits() {
 fn a_member_that_was_told_of_damage_takes_over_from_a_stuck_one() {
     let broker = damaged();
     let (wakes, waker) = waker();
-    let limit = Duration::from_millis(60);
+    let limit = Duration::from_millis(150);
     let mut stuck = broker.consumer("billing").revoke_timeout(limit).subscribe(&["orders"]).unwrap();
     assert_eq!(poll(&mut stuck).len(), 6);
     let mut second = member(&broker);
