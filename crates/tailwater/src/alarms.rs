@@ -1,7 +1,8 @@
 //! Waking tasks at a time: what a thread does by sleeping until then.
 //!
-//! - Only two things need it: a consumer of a broker that is attached read-only, where nobody in this process could tell
-//!   that there is more, and a consumer that was told of an error which may pass.
+//! - Three things need it: a consumer of a broker that is attached read-only, where nobody in this process could tell
+//!   that there is more; one that was told of an error which may pass; and a member of a group that waits for another's
+//!   deadline.
 //! - One thread for a broker, started at the first alarm; without one nothing ever is. It sleeps until the next is due.
 //! - With [`Maintenance::Manual`](crate::Maintenance::Manual) there is no thread: whoever does the work rings them.
 
