@@ -8,6 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
+use rusqlite::ErrorCode;
 use tailwater::{
     Broker, Error, LagLimit, Message, PartitionId, Producer, ProducerOptions, TopicConfig, TopicPartition,
 };
@@ -72,7 +73,19 @@ impl Setup {
     }
 
     pub(crate) fn bank(&self) -> Bank {
-        Bank::open(&self.database(), self.journal, self.mistake).unwrap()
+        let deadline = Instant::now() + Duration::from_secs(20);
+        loop {
+            match Bank::open(&self.database(), self.journal, self.mistake) {
+                // Another takes back what a dead one has left half done. SQLite does not wait for that by itself.
+                Err(error)
+                    if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy)
+                        && Instant::now() < deadline =>
+                {
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+                opened => return opened.unwrap(),
+            }
+        }
     }
 }
 
