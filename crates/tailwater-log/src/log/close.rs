@@ -34,9 +34,6 @@ impl Inner {
             },
         };
         self.is_settled.store(true, Ordering::SeqCst);
-        if let Some(slot) = &self.writer {
-            slot.take().let_go(self);
-        }
         // The lock goes last: another process may open the directory from here on.
         drop(self.lock.lock().unwrap_or_else(PoisonError::into_inner).take());
         drop(leader);
