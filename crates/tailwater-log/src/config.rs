@@ -73,7 +73,29 @@ pub struct LogConfig {
     /// Whether space is reserved ahead of the data, in steps from 64 KiB to 16 MiB: default true. Appends are slower
     /// without it, and a full disk is noticed only when a batch is written.
     pub preallocate: bool,
+    /// Age, in milliseconds since the append, from which [`Log::retain`](crate::Log::retain) deletes records: default none,
+    /// for never; at least 1.
+    pub retention_ms: Option<u64>,
+    /// Size, in bytes, over which [`Log::retain`](crate::Log::retain) deletes the oldest records: default none, for never. With
+    /// 0 everything goes that nobody holds.
+    pub retention_bytes: Option<u64>,
+    /// Most bytes of disk that the partition takes up: default none, for no limit; at least 64 KiB, and no less than
+    /// `retention_bytes`. Appends that would take more answer [`Error::LogFull`].
+    pub retention_hard_bytes: Option<u64>,
+    /// Bytes that [`Log::maintain`](crate::Log::maintain) keeps reserved behind the data for when the disk is full: default 0,
+    /// at most 1 GiB.
+    pub reserve_bytes: u32,
 }
+
+/// With a limit of size there are at least so many segments, since only whole ones are deleted.
+const LEAST_SEGMENTS: u64 = 8;
+/// A limit of size that is soft makes no smaller segments than this, in bytes.
+const LEAST_SEGMENT_BYTES: u64 = MIB as u64;
+/// A segment holds records of at most a quarter of the age at which they are deleted.
+const LEAST_SEGMENTS_OF_AGE: u64 = 4;
+/// A limit of age makes no shorter-lived segments than this, in milliseconds.
+const LEAST_SEGMENT_MS: u64 = 1_000;
+const LEAST_HARD_BYTES: u64 = 64 * KIB as u64;
 
 impl Default for LogConfig {
     fn default() -> Self {
@@ -89,6 +111,10 @@ impl Default for LogConfig {
             sync_bytes: 16 * u64::from(MIB),
             read_mode: ReadMode::Mapped,
             preallocate: true,
+            retention_ms: None,
+            retention_bytes: None,
+            retention_hard_bytes: None,
+            reserve_bytes: 0,
         }
     }
 }
@@ -127,6 +153,35 @@ impl LogConfig {
         check("max_block_ms", self.max_block_ms, 0, ms, "milliseconds")?;
         check("write_interval_ms", self.write_interval_ms, 1, ms, "milliseconds")?;
         check("sync_interval_ms", self.sync_interval_ms, 1, ms, "milliseconds")?;
-        check("sync_bytes", self.sync_bytes, 4 * u64::from(KIB), u64::MAX, "bytes")
+        check("sync_bytes", self.sync_bytes, 4 * u64::from(KIB), u64::MAX, "bytes")?;
+        if let Some(age) = self.retention_ms {
+            check("retention_ms", age, 1, u64::MAX, "milliseconds")?;
+        }
+        if let Some(hard) = self.retention_hard_bytes {
+            check("retention_hard_bytes", hard, LEAST_HARD_BYTES, u64::MAX, "bytes")?;
+        }
+        if let Some(size) = self.retention_bytes {
+            check("retention_bytes", size, 0, self.retention_hard_bytes.unwrap_or(u64::MAX), "bytes")?;
+        }
+        check("reserve_bytes", self.reserve_bytes.into(), 0, 1024 * u64::from(MIB), "bytes")
+    }
+
+    /// Size, in bytes, at which a segment is rolled: `segment_bytes`, or less where limits of size would otherwise leave
+    /// too few segments, of which only whole ones are deleted: an eighth of `retention_bytes` (but not under 1 MiB), an eighth of
+    /// `retention_hard_bytes`.
+    #[must_use]
+    pub fn roll_bytes(&self) -> u32 {
+        let soft = self.retention_bytes.map(|bytes| (bytes / LEAST_SEGMENTS).max(LEAST_SEGMENT_BYTES));
+        let hard = self.retention_hard_bytes.map(|bytes| bytes / LEAST_SEGMENTS);
+        let least = soft.into_iter().chain(hard).fold(u64::from(self.segment_bytes), u64::min);
+        u32::try_from(least).unwrap_or(self.segment_bytes).max(MIN_SEGMENT_BYTES)
+    }
+
+    /// Age, in milliseconds, at which a segment that holds records is rolled: `segment_ms`, or a quarter of `retention_ms`
+    /// if that is less, but not under a second for that.
+    #[must_use]
+    pub fn roll_ms(&self) -> u64 {
+        let Some(age) = self.retention_ms else { return self.segment_ms };
+        (age / LEAST_SEGMENTS_OF_AGE).max(LEAST_SEGMENT_MS.min(age)).min(self.segment_ms)
     }
 }

@@ -37,6 +37,9 @@ pub enum Error {
         /// What the operating system said: ENOSPC, EDQUOT or EFBIG.
         source: Arc<io::Error>,
     },
+    /// A limit of disk space is reached. Nothing was appended; it works again when older records were deleted.
+    #[error("{0}")]
+    LogFull(Box<LogFull>),
     /// Stored bytes are not what was written.
     #[error("{0}")]
     Corrupt(Box<Corruption>),
@@ -186,6 +189,41 @@ impl Error {
 
 // An error travels in every `Result` of the append path.
 const _: () = assert!(size_of::<Error>() <= 40);
+
+/// A limit of disk space that an append would exceed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error(
+    "{used_bytes} bytes are in use and {wanted_bytes} more are wanted, but {scope} may take up {limit_bytes}"
+)]
+pub struct LogFull {
+    /// What is limited.
+    pub scope: SpaceScope,
+    /// The limit, in bytes.
+    pub limit_bytes: u64,
+    /// Bytes of disk in use, space reserved ahead included.
+    pub used_bytes: u64,
+    /// How many bytes more the append needs.
+    pub wanted_bytes: u64,
+}
+
+/// What a limit of disk space is about.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
+pub enum SpaceScope {
+    /// One partition: `retention_hard_bytes` of its configuration.
+    Partition,
+    /// All that share a [`SpaceBudget`](crate::SpaceBudget).
+    Budget,
+}
+
+impl fmt::Display for SpaceScope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            SpaceScope::Partition => "this partition",
+            SpaceScope::Budget => "all partitions together",
+        })
+    }
+}
 
 /// What was tried when the operating system refused.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

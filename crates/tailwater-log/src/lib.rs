@@ -57,13 +57,13 @@ mod topic;
 
 pub use config::{Durability, LogConfig, ReadMode};
 pub use error::{
-    Corruption, CorruptionKind, Error, InvalidBatch, InvalidConfig, IoOperation, Locked, Result,
-    UnsupportedFeature,
+    Corruption, CorruptionKind, Error, InvalidBatch, InvalidConfig, IoOperation, Locked, LogFull, Result,
+    SpaceScope, UnsupportedFeature,
 };
 pub use log::{
     Appended, FetchHint, FetchIsolation, FetchLimits, Fetched, FetchedBatch, ListenerGuard, Log, LogOptions,
-    LogStats, MaintenanceReport, NewRecord, OpaqueBatch, OpenFiles, Receipt, Record, Signal, Staged,
-    SyncTimes, VerifyReport, WhenFull,
+    LogStats, MaintenanceReport, NewRecord, OpaqueBatch, OpenFiles, Receipt, Record, RemovalStats,
+    RetentionReport, Signal, SpaceBudget, SpaceShare, Staged, SyncTimes, VerifyReport, WhenFull,
 };
 pub use offset::{FilePosition, LogEpoch, Offset, OffsetRange};
 pub use recovery::{RecoveryOutcome, RecoveryReport, RepairReport, TornTail};

@@ -199,18 +199,19 @@ impl Inner {
         let Some(mut writer) = self.writer()?.take_until(deadline) else { return Err(self.staging_full()) };
         self.failure.check()?;
         let Need::Space { batch_bytes } = need else { return writer.write_staged(self) };
-        let (end, first, segment_bytes) = {
+        let (end, first, roll_bytes) = {
             let staging = self.staging();
             if let Some(reason) = staging.stopped() {
                 return Err(reason.clone());
             }
             let first = staging.next_position();
-            (first.get() + crate::format::aligned(batch_bytes), first, self.config.load().segment_bytes)
+            (first.get() + crate::format::aligned(batch_bytes), first, self.config.load().roll_bytes())
         };
-        if end <= u64::from(segment_bytes) || first == crate::format::SEGMENT_DATA_START {
+        if end <= u64::from(roll_bytes) || first == crate::format::SEGMENT_DATA_START {
             return writer.allocate(self, end);
         }
         if !writer.is_roll_blocked() {
+            writer.take_space_for_next(self)?;
             return writer.roll(self);
         }
         // The one before the active segment, or the active one's name, has to be durable first.

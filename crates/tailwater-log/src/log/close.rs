@@ -58,7 +58,7 @@ impl Inner {
             Err(Error::DiskFull { .. }) => {}
             sealed => drop(sealed?),
         }
-        if writer.is_littered {
+        if !self.finish_removals() || writer.is_littered {
             return Ok(());
         }
         let file = writer.checkpoint.open(self)?;

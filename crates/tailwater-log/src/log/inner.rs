@@ -15,8 +15,10 @@ use super::commit::GroupCommit;
 use super::counters::Counters;
 use super::ends::Ends;
 use super::open_files::{FileBudget, Holder, Usage};
+use super::removal::Removals;
 use super::signal::Listeners;
 use super::slot::Slot;
+use super::space::Space;
 use super::staging::Staging;
 use super::writer::Writer;
 use super::{Appended, FetchIsolation};
@@ -56,6 +58,10 @@ pub(crate) struct Inner {
     pub(crate) truncations: Mutex<Vec<(LogEpoch, Offset)>>,
     pub(crate) report: RecoveryReport,
     pub(crate) counters: Counters,
+    /// Files of deleted segments.
+    pub(crate) removals: Mutex<Removals>,
+    /// The bound of the disk space that it shares with others.
+    pub(crate) space: Space,
     /// The bound of its files, and what tells whether it uses them.
     pub(crate) files: FileBudget,
     pub(crate) usage: Usage,
@@ -127,7 +133,7 @@ impl Inner {
     /// Fails the log unless `result` is good; errors that leave everything as it was are let through.
     pub(crate) fn sticky<T>(&self, result: Result<T>) -> Result<T> {
         result.map_err(|error| match error {
-            Error::Failed { .. } | Error::Closed | Error::DiskFull { .. } => error,
+            Error::Failed { .. } | Error::Closed | Error::DiskFull { .. } | Error::LogFull(_) => error,
             error if error.is_out_of_files() => error,
             error => self.fail(error),
         })

@@ -5,6 +5,8 @@ use crate::{Result, Timestamp};
 
 /// Time without appends after which the checkpoint is advanced, in milliseconds.
 const IDLE_CHECKPOINT_MS: u64 = 50;
+/// Time between the removal of one deleted segment and the next, in milliseconds.
+const REMOVAL_PAUSE_MS: u64 = 10;
 
 impl Inner {
     pub(crate) fn maintain(&self) -> Result<MaintenanceReport> {
@@ -34,13 +36,20 @@ impl Inner {
             self.sync_leading(&leader)?;
             report.did_work = true;
         }
-        let is_old = slot.take().active_since.is_some_and(|since| due_in(since, config.segment_ms) == 0);
+        let is_old = slot.take().active_since.is_some_and(|since| due_in(since, config.roll_ms()) == 0);
         if is_old {
             let leader = self.commit.lead();
             self.roll_leading(&leader)?;
             self.sync_leading(&leader)?;
             report.did_work = true;
         }
+        // One at a time: what removing a large file costs the file system is not to add up for those who sync meanwhile.
+        if self.has_removals() {
+            report.did_work = true;
+            // A failure was told, and tries the other files no less.
+            let _ = self.remove_one();
+        }
+        let has_removals = self.finish_if_removed();
         let mut writer = slot.take();
         self.failure.check()?;
         let mut due = None;
@@ -59,9 +68,12 @@ impl Inner {
         if writer.is_dirty && writer.seal_rolled(self)? > 0 {
             report.did_work = true;
         }
-        if writer.next.is_none() && writer.position.get() >= u64::from(config.segment_bytes) / 4 * 3 {
-            writer.prepare_next(self)?;
-            report.did_work = true;
+        if has_removals {
+            is_due_in(REMOVAL_PAUSE_MS);
+        }
+        writer.keep_reserve(self, &config);
+        if writer.next.is_none() && writer.position.get() >= u64::from(config.roll_bytes()) / 4 * 3 {
+            report.did_work |= writer.prepare_next_within_limits(self)?;
         }
         if let Some(since) = self.staging().staged_since() {
             is_due_in(due_in(since, config.write_interval_ms));
@@ -73,7 +85,7 @@ impl Inner {
             is_due_in(IDLE_CHECKPOINT_MS);
         }
         if let Some(since) = writer.active_since {
-            is_due_in(due_in(since, config.segment_ms));
+            is_due_in(due_in(since, config.roll_ms()));
         }
         report.next_due_ms = due;
         Ok(report)

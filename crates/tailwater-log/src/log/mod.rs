@@ -15,8 +15,11 @@ mod maintain;
 mod open_files;
 mod options;
 mod receipt;
+mod removal;
+mod retention;
 mod signal;
 mod slot;
+mod space;
 mod staging;
 mod truncate;
 mod types;
@@ -37,7 +40,10 @@ pub use open_files::OpenFiles;
 pub(crate) use open_files::{AsError, FileBudget, Holder, Usage};
 pub use options::LogOptions;
 pub use receipt::Receipt;
+pub use removal::RemovalStats;
+pub use retention::RetentionReport;
 pub use signal::{ListenerGuard, Signal};
+pub use space::{SpaceBudget, SpaceShare};
 use staging::{Refusal, Staging};
 pub use types::{
     Appended, FetchIsolation, FetchLimits, LogStats, MaintenanceReport, NewRecord, OpaqueBatch, WhenFull,
@@ -495,6 +501,53 @@ impl Log {
         self.inner.delete_records_before(offset)
     }
 
+    /// Deletes the oldest records as far as `retention_ms` and `retention_bytes` of the configuration allow: whole segments,
+    /// and nothing from `held` on, where somebody has yet to read. An active segment whose records are all too old is rolled
+    /// first. The log start is durable when this returns; [`Log::maintain`] removes the files, one at a time.
+    ///
+    /// Nothing is deleted but by this, [`Log::make_space`] and [`Log::delete_records_before`].
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Failed`], [`Error::Io`], [`Error::ReadOnly`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use tailwater_log::storage::SimDisk;
+    /// use tailwater_log::*;
+    ///
+    /// let identity = PartitionIdentity { topic_id: TopicId::from_bytes([7; 16]), partition: PartitionId::ZERO };
+    /// let clock = Arc::new(ManualClock::new(Timestamp::from_millis(0)));
+    /// let mut options = LogOptions::new(identity);
+    /// options.config.retention_ms = Some(60_000);
+    /// options.clock = clock.clone();
+    /// let log = Log::create(Arc::new(SimDisk::new(1)), "/orders-0".as_ref(), options)?;
+    /// log.append(&[NewRecord::new(b"an espresso")], None, WhenFull::Wait)?.wait()?;
+    ///
+    /// assert!(!log.retain(None)?.did_delete);
+    /// clock.advance_ms(60_000);
+    /// assert!(log.retain(Some(Offset::ZERO))?.held_bytes > 0, "somebody has yet to read it");
+    /// assert!(log.retain(None)?.did_delete);
+    /// assert_eq!(log.log_start_offset(), Offset::new(1));
+    /// # Ok::<(), tailwater_log::Error>(())
+    /// ```
+    pub fn retain(&self, held: Option<Offset>) -> Result<RetentionReport> {
+        self.inner.retain(held)
+    }
+
+    /// Deletes the oldest records until so many bytes more may be taken up under `retention_hard_bytes` of the configuration
+    /// (without that limit: until so many bytes are free again): whole segments, and nothing from `up_to` on. Their files are
+    /// removed when this returns, and those that were waiting for it. Returns whether there were any.
+    ///
+    /// # Errors
+    ///
+    /// As [`Log::retain`].
+    pub fn make_space(&self, wanted_bytes: u64, up_to: Offset) -> Result<bool> {
+        self.inner.make_space(wanted_bytes, up_to)
+    }
+
     /// Starts a new segment, if the active one holds records.
     ///
     /// # Errors
@@ -557,6 +610,7 @@ impl Log {
             records_written: inner.counters.records.load(Ordering::Relaxed),
             bytes_written: inner.counters.bytes.load(Ordering::Relaxed),
             sync_times: inner.counters.sync_times(),
+            removals: inner.removal_stats(),
         })
     }
 

@@ -13,6 +13,7 @@ use super::inner::{Failure, Inner};
 use super::open_files::{FileBudget, OpenFiles, Usage};
 use super::signal::Listeners;
 use super::slot::Slot;
+use super::space::{Space, SpaceShare};
 use super::staging::{Staging, StagingPlace};
 use super::writer::Writer;
 use crate::format::{Checkpoint, SEGMENT_DATA_START, SegmentHeader, segment_names_checksum};
@@ -42,6 +43,8 @@ pub struct LogOptions {
     /// What bounds how many files are open, shared with other logs. Without one they stay open. A log that is attached
     /// read-only takes no heed of it: it holds on to each file that it was shown.
     pub open_files: Option<Arc<OpenFiles>>,
+    /// Its share of a budget of disk space. Without one it is bounded by its own configuration only.
+    pub space: Option<Arc<SpaceShare>>,
 }
 
 impl LogOptions {
@@ -54,6 +57,7 @@ impl LogOptions {
             clock: Arc::new(SystemClock),
             lock: None,
             open_files: None,
+            space: None,
         }
     }
 }
@@ -104,7 +108,11 @@ impl Inner {
         let options = options.locked(&storage, directory)?;
         let files = FileBudget::new(options.open_files.clone());
         let opened = files.open(|| recovery::open(&options.context(&storage, directory)))?;
-        Ok(Self::new(storage, directory, options, opened, None))
+        let log = Self::new(storage, directory, options, opened, None);
+        if let Some(slot) = &log.writer {
+            log.correct_space(&slot.take());
+        }
+        Ok(log)
     }
 
     pub(crate) fn repair(
@@ -147,7 +155,7 @@ impl Inner {
         let nowhere = StagingPlace {
             position: SEGMENT_DATA_START,
             room_end: 0,
-            roll_at: u64::from(config.segment_bytes),
+            roll_at: u64::from(config.roll_bytes()),
         };
         let earliest = Timestamp::from_millis(i64::MIN);
         let mut staging = Staging::new(opened.end, opened.epoch, nowhere, &config, earliest);
@@ -178,6 +186,7 @@ impl Inner {
                     unsynced_since: None,
                     bytes_since_checkpoint: 0,
                     last_write: None,
+                    is_budgeted: options.space.is_some(),
                 };
                 writer.active.note_length(parts.allocated);
                 let place = writer.staging_place(&config);
@@ -210,6 +219,8 @@ impl Inner {
             truncations: Mutex::default(),
             report: opened.report,
             counters: Counters::default(),
+            removals: Mutex::default(),
+            space: Space::new(options.space),
             files: FileBudget::new(options.open_files),
             usage: Usage::default(),
             me: Weak::new(),

@@ -187,7 +187,7 @@ impl Staging {
         self.limit_bytes = config.staging_bytes as usize;
         self.max_batch_bytes = config.max_batch_bytes as usize;
         self.durability = config.durability;
-        self.roll_at = u64::from(config.segment_bytes);
+        self.roll_at = u64::from(config.roll_bytes());
         self.limit_open_batch();
     }
 

@@ -177,6 +177,14 @@ impl Inner {
 
     /// Moves the log start to `offset`, durably, and removes the segments below it.
     pub(crate) fn delete_records_before(&self, offset: Offset) -> Result<()> {
+        self.move_start(offset)?;
+        // The records are gone; a file that cannot be removed now is removed by a later recovery.
+        let _ = self.remove_deleted();
+        Ok(())
+    }
+
+    /// Moves the log start to `offset`, durably. The segments below it are removed later.
+    pub(crate) fn move_start(&self, offset: Offset) -> Result<()> {
         let slot = self.writer()?;
         let leader = self.commit.lead();
         let (start, end) = (self.ends.start(), self.log_end_offset());
@@ -214,7 +222,7 @@ impl Inner {
         writer
             .unsealed
             .retain(|unsealed| removed.iter().all(|segment| segment.base != unsealed.segment.base));
-        self.remove_segments(&mut writer, removed);
+        self.remove_later(removed);
         self.listeners.notify_all();
         Ok(())
     }

@@ -1,6 +1,6 @@
 //! What goes into a log and comes out of it, besides records that were fetched.
 
-use super::SyncTimes;
+use super::{RemovalStats, SyncTimes};
 use crate::format::Header;
 use crate::{LogEpoch, Offset, OffsetRange, Timestamp};
 
@@ -126,4 +126,6 @@ pub struct LogStats {
     pub bytes_written: u64,
     /// How long the group commits took.
     pub sync_times: SyncTimes,
+    /// What became of the files of deleted segments.
+    pub removals: RemovalStats,
 }

@@ -77,6 +77,8 @@ pub(crate) struct Writer {
     pub(crate) unsynced_since: Option<Timestamp>,
     pub(crate) bytes_since_checkpoint: u64,
     pub(crate) last_write: Option<Timestamp>,
+    /// Whether the disk space of this log is bounded together with that of others.
+    pub(crate) is_budgeted: bool,
 }
 
 /// What a sync has to cover, taken while nobody writes.
@@ -254,34 +256,69 @@ impl Writer {
         true
     }
 
+    /// Whether space has to be asked for before it is taken up.
+    fn is_limited(&self, config: &LogConfig) -> bool {
+        self.is_budgeted || config.retention_hard_bytes.is_some()
+    }
+
     /// Reserves space so that a batch can end at `end` of the active segment.
     pub(crate) fn allocate(&mut self, log: &Inner, end: u64) -> Result<()> {
         let config = log.config.load();
-        if config.preallocate && end > self.allocated {
+        let is_limited = self.is_limited(&config);
+        if is_limited {
+            // What was written without being reserved counts.
+            self.allocated = self.allocated.max(self.position.get());
+        }
+        if (config.preallocate || is_limited) && end > self.allocated {
             // To four times what there is: each step has a few hundred slow syncs behind it.
             let step = (3 * self.allocated).clamp(FIRST_ALLOCATION_BYTES, LARGEST_ALLOCATION_STEP_BYTES);
-            let planned = (self.allocated + step).min(u64::from(config.segment_bytes)).max(end);
-            let file = self.open_active(log)?;
-            if let Err(error) = file.allocate(planned) {
-                if planned == end || !matches!(error, Error::DiskFull { .. }) {
-                    return Err(error);
+            let planned = (self.allocated + step).min(u64::from(config.roll_bytes())).max(end);
+            let planned = match is_limited {
+                true => {
+                    self.allocated + log.take_space(self, end - self.allocated, planned - self.allocated)?
                 }
-                // No room for a whole step; what is needed now may still fit.
-                file.allocate(end)?;
-                self.allocated = end;
-            } else {
-                self.allocated = planned;
+                false => planned,
+            };
+            let reserved = if config.preallocate { self.reserve(log, end, planned) } else { Ok(planned) };
+            if let Ok(reserved) = reserved {
+                self.allocated = reserved;
             }
-            self.active.note_length(self.allocated);
+            log.correct_space(self);
+            reserved?;
+            if config.preallocate {
+                self.active.note_length(self.allocated);
+            }
         }
         let room_end = self.room_end(&config);
         log.staging().set_room_end(room_end);
         Ok(())
     }
 
+    /// Reserves space in the active segment's file up to `planned`, or at least up to `end`.
+    fn reserve(&mut self, log: &Inner, end: u64, planned: u64) -> Result<u64> {
+        let file = self.open_active(log)?;
+        match file.allocate(planned) {
+            // No room for a whole step; what is needed now may still fit.
+            Err(Error::DiskFull { .. }) if planned > end => file.allocate(end).map(|()| end),
+            reserved => reserved.map(|()| planned),
+        }
+    }
+
+    /// Keeps space reserved behind the data, if that is configured and there is any: for those who come when there is none.
+    pub(crate) fn keep_reserve(&mut self, log: &Inner, config: &LogConfig) {
+        if config.reserve_bytes > 0 && self.is_dirty {
+            let wanted = self.position.get() + u64::from(config.reserve_bytes);
+            let wanted = wanted.min(u64::from(config.roll_bytes()));
+            if wanted > self.allocated {
+                // A full disk is why there is a reserve; what is left of it serves.
+                let _ = self.allocate(log, wanted);
+            }
+        }
+    }
+
     /// Up to where batches may be staged for the active segment.
     pub(crate) fn room_end(&self, config: &LogConfig) -> u64 {
-        if config.preallocate { self.allocated } else { u64::MAX }
+        if config.preallocate || self.is_limited(config) { self.allocated } else { u64::MAX }
     }
 
     /// Whether the active segment holds batches, written or staged.
@@ -301,6 +338,27 @@ impl Writer {
             let new = new_segment_file(log, NEXT_SEGMENT_NAME, header)?;
             new.sync().map_err(|error| new.discard(&log.storage, error))?;
             self.next = Some(new);
+        }
+        Ok(())
+    }
+
+    /// As [`Writer::prepare_next`], unless a limit of disk space leaves no room. Returns whether it was done.
+    pub(crate) fn prepare_next_within_limits(&mut self, log: &Inner) -> Result<bool> {
+        match self.take_space_for_next(log) {
+            Err(Error::LogFull(_)) => return Ok(false),
+            taken => taken?,
+        }
+        let prepared = self.prepare_next(log);
+        log.correct_space(self);
+        prepared.map(|()| true)
+    }
+
+    /// Takes the space that the next segment begins with, unless it is there.
+    pub(crate) fn take_space_for_next(&self, log: &Inner) -> Result<()> {
+        let config = log.config.load();
+        if self.next.is_none() && self.is_limited(&config) {
+            let bytes = first_allocation(&config);
+            log.take_space(self, bytes, bytes)?;
         }
         Ok(())
     }
@@ -368,6 +426,7 @@ impl Writer {
         self.active.note_length(allocated);
         self.active_since = None;
         log.segments.store(Arc::new(log.segments.load().with(segment)));
+        log.correct_space(self);
         let mut staging = log.staging();
         let (next_offset, epoch) = (staging.next_offset(), self.header.epoch);
         staging.move_to(self.staging_place(&log.config.load()), next_offset, epoch);
@@ -382,7 +441,7 @@ impl Writer {
         StagingPlace {
             position: self.position,
             room_end: self.room_end(config),
-            roll_at: u64::from(config.segment_bytes),
+            roll_at: u64::from(config.roll_bytes()),
         }
     }
 
@@ -448,6 +507,9 @@ impl Writer {
             self.unsealed.pop_front();
             sealed += 1;
         }
+        if sealed > 0 {
+            log.correct_space(self);
+        }
         Ok(sealed)
     }
 }
@@ -487,10 +549,15 @@ pub(crate) fn new_header(log: &Inner, epoch: LogEpoch, epoch_start: Offset) -> S
     }
 }
 
+/// How much space a new segment begins with, in bytes.
+fn first_allocation(config: &LogConfig) -> u64 {
+    FIRST_ALLOCATION_BYTES.max(config.reserve_bytes.into()).min(config.roll_bytes().into())
+}
+
 /// Makes a file for a new segment under a temporary name, with the first step of space reserved.
 pub(crate) fn new_segment_file(log: &Inner, name: &str, header: SegmentHeader) -> Result<NewSegment> {
     let config = log.config.load();
-    let allocate = config.preallocate.then(|| FIRST_ALLOCATION_BYTES.min(u64::from(config.segment_bytes)));
+    let allocate = config.preallocate.then(|| first_allocation(&config));
     NewSegment::create(&log.storage, &log.directory.join(name), header, allocate)
 }
 

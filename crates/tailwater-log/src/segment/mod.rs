@@ -108,6 +108,12 @@ impl Segment {
         }
     }
 
+    /// The length of the file in bytes as far as it is known, without looking.
+    pub(crate) fn known_length(&self) -> u64 {
+        let data_end = self.data_end().map_or(0, FilePosition::get);
+        self.length.load(Ordering::Relaxed).max(data_end)
+    }
+
     /// Notes the length that this process has given the file.
     pub(crate) fn note_length(&self, length: u64) {
         self.length.store(length, Ordering::Relaxed);
@@ -147,6 +153,11 @@ impl Segment {
     /// Forgets the open file; handles and maps that readers still hold stay usable.
     pub(crate) fn forget_open(&self) {
         self.place.opened.store(None);
+    }
+
+    /// Takes the open file, if there is one, so that only those who read it still have it.
+    pub(crate) fn take_open(&self) -> Option<Arc<OpenSegment>> {
+        self.place.opened.swap(None)
     }
 
     /// Counts the open file.

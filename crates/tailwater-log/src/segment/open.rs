@@ -1,7 +1,7 @@
 //! A segment file that is open: its header, its map, its footer.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use crate::format::{
     BATCH_HEADER_BYTES, BatchHeader, BatchPlace, Footer, FooterFault, HeaderCopies, HeaderFault,
@@ -76,6 +76,11 @@ impl OpenSegment {
             }),
         };
         Self { file, header, header_copies, map: map.map(Arc::new) }
+    }
+
+    /// Tells whether somebody still has bytes of the map, once this is dropped. `None` if there is no map.
+    pub(crate) fn map_in_use(&self) -> Option<Weak<Map>> {
+        self.map.as_ref().map(Arc::downgrade)
     }
 
     /// Where a batch at `position` of this file is.

@@ -37,6 +37,16 @@ pub enum Call {
     },
     TruncateTo(At),
     DeleteBefore(At),
+    /// Lets retention by size work, with the records from a place on held.
+    Retain {
+        bytes: u64,
+        held: At,
+    },
+    /// Deletes what is before a place, as far as so many bytes call for it.
+    MakeSpace {
+        bytes: u64,
+        up_to: At,
+    },
     /// Closes, and opens again.
     Reopen,
     /// Drops the last handle, and opens again.
@@ -174,6 +184,29 @@ impl Driven {
                 self.history().promise(Durability::Durable, to as usize);
                 Ok(())
             }
+            Call::Retain { bytes, held } => {
+                let held = resolve(&log, *held);
+                self.may_start_up_to(&log, held);
+                let mut config = (*log.config()).clone();
+                config.retention_bytes = Some(*bytes);
+                log.set_config(config.clone())?;
+                let retained = log.retain(Some(Offset::new(held)));
+                config.retention_bytes = None;
+                log.set_config(config)?;
+                retained?;
+                assert!(log.log_start_offset().get() <= held, "what is held was deleted");
+                self.history().promise(Durability::Durable, log.log_start_offset().get() as usize);
+                Ok(())
+            }
+            Call::MakeSpace { bytes, up_to } => {
+                let up_to = resolve(&log, *up_to);
+                self.may_start_up_to(&log, up_to);
+                log.make_space(*bytes, Offset::new(up_to))?;
+                assert!(log.log_start_offset().get() <= up_to, "what is held was deleted");
+                assert_eq!(log.stats()?.removals.waiting_segments, 0);
+                self.history().promise(Durability::Durable, log.log_start_offset().get() as usize);
+                Ok(())
+            }
             Call::Reopen | Call::DropAndReopen => {
                 self.log = None;
                 if *call == Call::Reopen {
@@ -210,6 +243,11 @@ impl Driven {
             }
             Call::Die | Call::CutPower { .. } => unreachable!("they need no log"),
         }
+    }
+
+    /// The log may begin anywhere below `end` from now on.
+    fn may_start_up_to(&mut self, log: &Log, end: u64) {
+        self.oracle.log_starts.extend(log.log_start_offset().get()..=end);
     }
 
     fn append(

@@ -28,7 +28,7 @@ fn run(disk: &SimDisk, seed: u64, is_faulty: bool) -> (Oracle, Result<(), Error>
 }
 
 fn random_call(choices: &mut Choices) -> Call {
-    match choices.below(22) {
+    match choices.below(24) {
         0..=8 => {
             let sizes = (0..1 + choices.below(4)).map(|_| choices.below(900) as usize).collect();
             let asked =
@@ -41,6 +41,8 @@ fn random_call(choices: &mut Choices) -> Call {
         13 | 14 => Call::Maintain { after_ms: 60 },
         15 | 16 => Call::TruncateTo(At::Nth(choices.next() >> 33)),
         17 | 18 => Call::CloseFiles,
+        20 => Call::Retain { bytes: choices.below(8) * 1_000, held: At::Nth(choices.next() >> 33) },
+        21 => Call::MakeSpace { bytes: choices.below(8_000), up_to: At::Nth(choices.next() >> 33) },
         19 => Call::DeleteBefore(At::Nth(choices.next() >> 33)),
         _ if choices.below(2) == 0 => Call::Reopen,
         _ => Call::DropAndReopen,

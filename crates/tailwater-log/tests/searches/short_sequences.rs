@@ -25,6 +25,8 @@ fn calls() -> Vec<Call> {
         Call::TruncateTo(At::Nth(0)),
         Call::DeleteBefore(At::BeforeEnd(1)),
         Call::DeleteBefore(At::BeforeEnd(0)),
+        Call::Retain { bytes: 0, held: At::BeforeEnd(0) },
+        Call::MakeSpace { bytes: 1, up_to: At::BeforeEnd(1) },
         Call::Reopen,
         Call::DropAndReopen,
         Call::CloseFiles,
