@@ -97,6 +97,19 @@ impl Table {
         }
     }
 
+    /// The group, of those that `is_held_by` names, that may go on lowest in a partition after a power cut at this moment, and
+    /// where. Also one that was deleted, until that is durable.
+    pub(crate) fn lowest(
+        &self,
+        partition: PartitionIdentity,
+        durable: Offset,
+        is_held_by: impl Fn(&GroupId) -> bool,
+    ) -> Option<(&GroupId, Offset)> {
+        let held = self.groups.iter().filter(|(id, _)| is_held_by(id));
+        held.filter_map(|(id, group)| Some((id, group.slot(partition)?.lowest(durable)?)))
+            .min_by_key(|(_, offset)| *offset)
+    }
+
     /// Notes an entry that was appended at `log_offset`; below `durable` the log is durable.
     pub(crate) fn apply(&mut self, entry: &Entry<'_>, log_offset: Offset, durable: Offset) {
         match *entry {

@@ -166,6 +166,12 @@ impl LogConfig {
         check("reserve_bytes", self.reserve_bytes.into(), 0, 1024 * u64::from(MIB), "bytes")
     }
 
+    /// Whether [`Log::retain`](crate::Log::retain) may have anything to delete.
+    #[must_use]
+    pub fn has_retention(&self) -> bool {
+        self.retention_ms.is_some() || self.retention_bytes.is_some()
+    }
+
     /// Size, in bytes, at which a segment is rolled: `segment_bytes`, or less where limits of size would otherwise leave
     /// too few segments, of which only whole ones are deleted: an eighth of `retention_bytes` (but not under 1 MiB), an eighth of
     /// `retention_hard_bytes`.

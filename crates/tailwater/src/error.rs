@@ -23,6 +23,7 @@ use crate::broker::CloseReport;
 use crate::catalog::{CatalogFault, TopicNameFault};
 use crate::codec::DecodeError;
 use crate::consumer::Cursor;
+use crate::retention::TopicFull;
 use crate::{LagUnit, OffsetRange, TopicPartition};
 
 /// The result of an operation.
@@ -261,6 +262,10 @@ pub enum Error {
         /// What both are counted in.
         unit: LagUnit,
     },
+    /// A limit of disk space is reached: `retention_hard_bytes` of the topic, or `max_disk_bytes` of the broker. Nothing was
+    /// published; it works again when older records were deleted.
+    #[error("{0}")]
+    TopicFull(Box<TopicFull>),
     /// The record was removed by a truncation before it was acknowledged.
     #[error("offset {offset} was truncated before it was acknowledged{}", In(.partition))]
     Truncated {
@@ -585,6 +590,7 @@ impl Error {
             Error::StagingFull { .. }
                 | Error::GroupLagging { .. }
                 | Error::DiskFull { .. }
+                | Error::TopicFull(_)
                 | Error::Locked(_)
         )
     }
@@ -593,6 +599,9 @@ impl Error {
     pub(crate) fn in_partition(self, place: &Arc<TopicPartition>) -> Self {
         let mut error = self;
         match &mut error {
+            Error::TopicFull(full) => {
+                full.partition.get_or_insert_with(|| Arc::clone(place));
+            }
             Error::OffsetOutOfRange { partition, .. }
             | Error::UnexpectedEnd { partition, .. }
             | Error::RecordTooLarge { partition, .. }

@@ -275,6 +275,7 @@ mod parallel;
 mod partitioner;
 mod producer;
 mod receipt;
+mod retention;
 mod topic_config;
 mod topic_partition;
 
@@ -282,7 +283,7 @@ pub use broker::{
     Broker, BrokerOptions, BrokerStats, CatalogDamage, CatalogRepair, CloseFailure, CloseReport, Embedded,
     GroupDescription, GroupListing, GroupMember, GroupPartitionStats, GroupPosition, GroupReset, GroupStats,
     LeftOut, LeftOutReason, Maintenance, MaintenanceReport, OpenPartitionStats, PartitionStats, RebuiltTopic,
-    TopicDescription, TopicStats,
+    RetentionStats, TopicDescription, TopicStats,
 };
 pub use catalog::{CatalogFault, TopicNameFault};
 #[cfg(feature = "serde")]
@@ -296,16 +297,18 @@ pub use error::{Contradiction, ContradictionKind, Error, Expected, InvalidSettin
 pub use partitioner::partition_for_key;
 pub use producer::{LagLimit, LagUnit, Message, Producer, ProducerOptions, SendAsync};
 pub use receipt::{Appended, Receipt};
+pub use retention::{Hold, Holder, OnFull, TopicFull};
 pub use tailwater_groups::coordinator::assignor::Assignor;
 pub use tailwater_groups::{GroupKind, GroupLifetime};
 pub use tailwater_log::error::{
-    Corruption, CorruptionKind, InvalidBatch, InvalidConfig, IoOperation, Locked, UnsupportedFeature,
+    Corruption, CorruptionKind, InvalidBatch, InvalidConfig, IoOperation, Locked, LogFull, SpaceScope,
+    UnsupportedFeature,
 };
 pub use tailwater_log::format::Header;
 pub use tailwater_log::{
     Clock, Durability, FetchIsolation, LogEpoch, LogStats, ManualClock, Offset, OffsetRange, PartitionId,
-    PartitionIdentity, ReadMode, RecoveryOutcome, RecoveryReport, RepairReport, SyncTimes, SystemClock,
-    Timestamp, TopicId, VerifyReport, storage,
+    PartitionIdentity, ReadMode, RecoveryOutcome, RecoveryReport, RemovalStats, RepairReport, SyncTimes,
+    SystemClock, Timestamp, TopicId, VerifyReport, storage,
 };
 pub use topic_config::TopicConfig;
 pub use topic_partition::{ParseTopicPartitionError, TopicPartition};

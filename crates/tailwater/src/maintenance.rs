@@ -10,14 +10,15 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::task::{Context, Poll, Waker};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use tailwater_groups::GroupStore;
+use tailwater_log::Log;
 
-use crate::broker::LazyLog;
+use crate::broker::{GroupsPlace, LazyLog};
 use crate::{Error, Result, parallel};
 
 /// Longest time from an append to the look at what it makes due, in milliseconds: the shortest interval that a log has
@@ -27,6 +28,10 @@ const MAX_LOOK_MS: u64 = 50;
 const RETRY: Duration = Duration::from_secs(1);
 /// Least time between two looks at a log, so that an interval that has just passed makes no busy loop.
 const MIN_PAUSE: Duration = Duration::from_millis(1);
+/// Least time between two looks at what retention may delete from a log, where nothing makes it due at another time.
+const RETENTION_PAUSE: Duration = Duration::from_secs(1);
+/// Time after which retention that failed is tried again.
+const RETENTION_RETRY: Duration = Duration::from_secs(30);
 /// How many logs are looked at before it is asked again whether to stop.
 const MOST_AT_ONCE: usize = 256;
 
@@ -38,6 +43,17 @@ pub(crate) struct WorkQueues {
     schedule: Mutex<Schedule>,
     schedule_changed: Condvar,
     panics: AtomicU64,
+    /// Who holds records against retention. Absent as long as nobody can.
+    groups: OnceLock<Weak<GroupsPlace>>,
+}
+
+/// What brings a log to be looked at.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Drive {
+    /// A background thread, at its time.
+    Time,
+    /// The application, which wants all done that can be.
+    Hand,
 }
 
 #[derive(Debug, Default)]
@@ -122,6 +138,18 @@ impl WorkQueues {
         self.syncs_changed.notify_one();
     }
 
+    /// Notes who holds records. Before the first log is worked on.
+    pub(crate) fn set_groups(&self, groups: &Arc<GroupsPlace>) {
+        // There is one place for a broker.
+        let _ = self.groups.set(Arc::downgrade(groups));
+    }
+
+    /// Has retention look at `log`, which need not be open.
+    pub(crate) fn request_retention(&self, log: &Arc<LazyLog>) {
+        log.retention().last_look = None;
+        self.schedule_by(log, Instant::now() + RETENTION_PAUSE);
+    }
+
     /// Has `log`, which was appended to, looked at soon.
     pub(crate) fn note_activity(&self, log: &Arc<LazyLog>) {
         // Most often it is; a look is cheaper than a swap.
@@ -167,7 +195,7 @@ impl WorkQueues {
         }
         let logs = self.schedule().take_all();
         for log in &logs {
-            match self.maintain(log) {
+            match self.maintain(log, Drive::Hand) {
                 Ok(worked) => did_work |= worked,
                 Err(error) => first_error = first_error.and(Err(error)),
             }
@@ -193,25 +221,97 @@ impl WorkQueues {
     }
 
     /// Does what is due for a log, and schedules the next look at it. Returns whether anything was.
-    fn maintain(&self, log: &Arc<LazyLog>) -> Result<bool> {
+    fn maintain(&self, log: &Arc<LazyLog>, drive: Drive) -> Result<bool> {
         log.is_active.store(false, Ordering::SeqCst);
-        let Some(opened) = log.opened() else { return Ok(false) };
+        let Some(opened) = self.opened(log)? else { return Ok(false) };
+        // First, since what it deletes is then removed.
+        let did_delete = self.retain(log, &opened, drive)?;
         match self.guarded(log, || opened.maintain()) {
             Ok(report) => {
                 if let Some(ms) = report.next_due_ms {
-                    let pause = Duration::from_millis(ms).max(MIN_PAUSE);
-                    // A time beyond what the clock can show never comes.
-                    if let Some(due) = Instant::now().checked_add(pause) {
-                        self.schedule_by(log, due);
-                    }
+                    self.schedule_in(log, Duration::from_millis(ms));
                 }
-                Ok(report.did_work)
+                Ok(did_delete || report.did_work)
             }
             Err(error) => {
                 tracing::warn!(partition = %log.place(), %error, "maintenance in the background failed");
                 if !log.is_failed() {
                     self.schedule_by(log, Instant::now() + RETRY);
                 }
+                Err(error)
+            }
+        }
+    }
+
+    /// Has a log looked at after `pause`.
+    fn schedule_in(&self, log: &Arc<LazyLog>, pause: Duration) {
+        // A time beyond what the clock can show never comes.
+        if let Some(due) = Instant::now().checked_add(pause.max(MIN_PAUSE)) {
+            self.schedule_by(log, due);
+        }
+    }
+
+    /// The log, which retention has opened if nobody uses it.
+    fn opened(&self, log: &Arc<LazyLog>) -> Result<Option<Log>> {
+        if let Some(opened) = log.opened() {
+            return Ok(Some(opened));
+        }
+        let Some(groups) = self.groups.get().and_then(Weak::upgrade) else { return Ok(None) };
+        let config = log.topic_config().to_log_config()?;
+        if !config.has_retention() || groups.opener.is_closed() {
+            return Ok(None);
+        }
+        match log.open(&groups.opener, || Ok(config)) {
+            Ok(opened) => Ok(Some(opened)),
+            Err(error) => {
+                // Whoever uses it is told; one that is damaged is not opened again and again.
+                tracing::warn!(partition = %log.place(), %error, "retention cannot open a partition");
+                Err(error)
+            }
+        }
+    }
+
+    /// Lets retention work, if it is time. Returns whether it deleted something.
+    fn retain(&self, log: &Arc<LazyLog>, opened: &Log, drive: Drive) -> Result<bool> {
+        if !opened.config().has_retention() || opened.is_failed() {
+            return Ok(false);
+        }
+        let Some(groups) = self.groups.get().and_then(Weak::upgrade) else { return Ok(false) };
+        let now = Instant::now();
+        {
+            let mut state = log.retention();
+            let next = state.last_look.map(|last| last + RETENTION_PAUSE);
+            if drive == Drive::Time
+                && let Some(next) = next.filter(|next| *next > now)
+            {
+                drop(state);
+                self.schedule_in(log, next - now);
+                return Ok(false);
+            }
+            state.last_look = Some(now);
+        }
+        let mut outcome = Err(Error::Closed);
+        let guarded = self.guarded(log, || {
+            outcome = groups.retain(log, opened);
+            Ok(())
+        });
+        match guarded.and(outcome) {
+            Ok(report) => {
+                if report.held_bytes > 0 {
+                    // A group may commit any time.
+                    self.schedule_in(log, RETENTION_PAUSE);
+                }
+                if let Some(ms) = report.next_due_ms {
+                    self.schedule_in(log, Duration::from_millis(ms));
+                }
+                Ok(report.did_delete)
+            }
+            // On its way out; or its topic is.
+            Err(Error::Closed | Error::UnknownTopic { .. }) => Ok(false),
+            Err(error) => {
+                tracing::warn!(partition = %log.place(), %error, "retention failed");
+                log.retention().last_look = Some(now + RETENTION_RETRY);
+                self.schedule_in(log, RETENTION_RETRY);
                 Err(error)
             }
         }
@@ -302,7 +402,7 @@ impl WorkQueues {
             if !due.is_empty() {
                 drop(schedule);
                 // As above.
-                drop(parallel::map(&due, |log| self.maintain(log)));
+                drop(parallel::map(&due, |log| self.maintain(log, Drive::Time)));
                 schedule = self.schedule();
                 continue;
             }
@@ -473,7 +573,8 @@ mod tests {
     fn lazy_log() -> Arc<LazyLog> {
         let identity =
             PartitionIdentity { topic_id: TopicId::from_bytes([1; 16]), partition: PartitionId::ZERO };
-        Arc::new(LazyLog::new(TopicPartition::new("orders", PartitionId::ZERO), identity))
+        let place = TopicPartition::new("orders", PartitionId::ZERO);
+        Arc::new(LazyLog::with_share(place, identity, Arc::default(), None))
     }
 
     #[test]

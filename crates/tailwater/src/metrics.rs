@@ -20,6 +20,11 @@
 //! | `tailwater_log_size_bytes` | gauge | `topic`, `partition` | size of the segment files |
 //! | `tailwater_log_staged_bytes` | gauge | `topic`, `partition` | bytes that wait in memory to be written |
 //! | `tailwater_log_segments` | gauge | `topic`, `partition` | segment files |
+//! | `tailwater_log_held_bytes` | gauge | `topic`, `partition` | bytes that retention would delete and groups hold |
+//! | `tailwater_log_pinned_bytes` | gauge | `topic`, `partition` | bytes of removed files that records in use still hold |
+//! | `tailwater_log_removed_segments_total` | counter | `topic`, `partition` | segment files removed |
+//! | `tailwater_log_removed_bytes_total` | counter | `topic`, `partition` | their size |
+//! | `tailwater_disk_used_bytes` | gauge | | what all partitions take up, if that is limited |
 //! | `tailwater_log_records_written_total` | counter | `topic`, `partition` | records written |
 //! | `tailwater_log_batches_written_total` | counter | `topic`, `partition` | batches written |
 //! | `tailwater_log_bytes_written_total` | counter | `topic`, `partition` | bytes of batches written |
@@ -51,7 +56,7 @@ use crate::{
 };
 
 /// What each figure is, for recorders that show it.
-const GAUGES: [(&str, Unit, &str); 18] = [
+const GAUGES: [(&str, Unit, &str); 21] = [
     ("tailwater_topics", Unit::Count, "Topics, without Tailwater's own"),
     ("tailwater_partitions", Unit::Count, "Partitions of those topics"),
     ("tailwater_open_partitions", Unit::Count, "Partitions that are open, Tailwater's own too"),
@@ -66,6 +71,9 @@ const GAUGES: [(&str, Unit, &str); 18] = [
     ("tailwater_log_written_offset", Unit::Count, "End of what is written"),
     ("tailwater_log_durable_offset", Unit::Count, "End of what is durable"),
     ("tailwater_log_size_bytes", Unit::Bytes, "Size of the segment files"),
+    ("tailwater_log_held_bytes", Unit::Bytes, "Bytes that retention would delete and groups hold"),
+    ("tailwater_log_pinned_bytes", Unit::Bytes, "Bytes of removed files that records in use still hold"),
+    ("tailwater_disk_used_bytes", Unit::Bytes, "What all partitions take up, if that is limited"),
     ("tailwater_log_staged_bytes", Unit::Bytes, "Bytes that wait in memory to be written"),
     ("tailwater_log_segments", Unit::Count, "Segment files"),
     ("tailwater_log_sync_duration_max_seconds", Unit::Seconds, "Longest sync since the partition was opened"),
@@ -77,7 +85,7 @@ const GAUGES: [(&str, Unit, &str); 18] = [
 ];
 
 /// As [`GAUGES`].
-const COUNTERS: [(&str, Unit, &str); 7] = [
+const COUNTERS: [(&str, Unit, &str); 9] = [
     ("tailwater_background_panics_total", Unit::Count, "Panics in the background: anything but 0 is a bug"),
     ("tailwater_log_records_written_total", Unit::Count, "Records written"),
     ("tailwater_log_batches_written_total", Unit::Count, "Batches written"),
@@ -85,6 +93,8 @@ const COUNTERS: [(&str, Unit, &str); 7] = [
     ("tailwater_log_writes_total", Unit::Count, "Writes to a segment file"),
     ("tailwater_log_syncs_total", Unit::Count, "Syncs"),
     ("tailwater_log_rolls_total", Unit::Count, "Segments begun"),
+    ("tailwater_log_removed_segments_total", Unit::Count, "Segment files removed"),
+    ("tailwater_log_removed_bytes_total", Unit::Bytes, "Size of the removed segment files"),
 ];
 
 const SYNC_DURATION: &str = "tailwater_log_sync_duration_seconds";
@@ -177,6 +187,9 @@ impl Publisher {
         self.gauge("tailwater_open_partitions", &[], float(stats.open_partitions as u64));
         self.gauge("tailwater_failed_partitions", &[], float(stats.failed_partitions as u64));
         self.gauge("tailwater_background_threads", &[], float(stats.background_threads as u64));
+        if let Some(used) = stats.disk_used_bytes {
+            self.gauge("tailwater_disk_used_bytes", &[], float(used));
+        }
         let panics = stats.background_panics;
         self.count("tailwater_background_panics_total", &[], panics, self.last_panics);
         self.last_panics = panics;
@@ -202,6 +215,9 @@ impl Publisher {
         self.gauge("tailwater_log_size_bytes", labels, float(log.size_bytes));
         self.gauge("tailwater_log_staged_bytes", labels, float(log.staged_bytes));
         self.gauge("tailwater_log_segments", labels, float(log.segment_count));
+        let held = partition.open.as_ref().map_or(0, |open| open.retention.held_bytes);
+        self.gauge("tailwater_log_held_bytes", labels, float(held));
+        self.gauge("tailwater_log_pinned_bytes", labels, float(log.removals.pinned_bytes));
         self.gauge("tailwater_log_sync_duration_max_seconds", labels, log.sync_times.max.as_secs_f64());
         self.gauge("tailwater_log_failed", labels, if partition.failure.is_some() { 1.0 } else { 0.0 });
         let count = |name, now, before| self.count(name, labels, now, before);
@@ -211,6 +227,9 @@ impl Publisher {
         count("tailwater_log_writes_total", log.writes, last.writes);
         count("tailwater_log_syncs_total", log.syncs, last.syncs);
         count("tailwater_log_rolls_total", log.rolls, last.rolls);
+        let (removals, removed) = (&log.removals, &last.removals);
+        count("tailwater_log_removed_segments_total", removals.removed_segments, removed.removed_segments);
+        count("tailwater_log_removed_bytes_total", removals.removed_bytes, removed.removed_bytes);
         self.publish_syncs(labels, &log.sync_times, &last.sync_times);
     }
 

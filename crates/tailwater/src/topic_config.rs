@@ -6,6 +6,7 @@ use tailwater_log::{Durability, LogConfig, ReadMode};
 
 use crate::catalog::{MAX_PARTITIONS, name};
 use crate::error::{Expected, InvalidSetting};
+use crate::retention::{Hold, OnFull, RetentionPolicy};
 use crate::{Error, Result};
 
 /// The settings of a topic: those that were given, and defaults for the rest.
@@ -26,6 +27,14 @@ use crate::{Error, Result};
 /// | `max_block_ms` | ms | 60,000 | how long `send` waits when they do |
 /// | `read_mode` | | `mapped` | `mapped`, or `positional` for read errors as error values |
 /// | `preallocate` | | `true` | whether disk space is reserved ahead |
+/// | `retention_ms` | ms | `none` | age from which records are deleted, by the time of their append |
+/// | `retention_bytes` | bytes | `none` | size of a partition over which its oldest records are deleted; 0 for all that nobody holds |
+/// | `hold` | | `all_groups` | whose unread records are kept all the same: `all_groups`, `none`, `groups:a,b` |
+/// | `retention_hard_bytes` | bytes | `none` | most disk space that a partition takes up |
+/// | `on_full` | | `reject_publish` | what happens then: `reject_publish`, or `drop_oldest`, held or not |
+///
+/// Kafka's `-1` is read as `none`. Records are deleted by whole segments: with `retention_ms` a segment holds those of a
+/// quarter of that time, with limits of size there are at least eight segments (of 1 MiB or more, for `retention_bytes`).
 ///
 /// # Examples
 ///
@@ -43,9 +52,13 @@ pub struct TopicConfig {
     given: BTreeMap<&'static str, Value>,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 enum Value {
     Number(u64),
+    /// No limit.
+    None,
+    Hold(Hold),
+    OnFull(OnFull),
     Durability(Durability),
     ReadMode(ReadMode),
     Flag(bool),
@@ -57,9 +70,22 @@ enum Kind {
     Bytes(fn(&mut LogConfig) -> &mut u32),
     LongBytes(fn(&mut LogConfig) -> &mut u64),
     Milliseconds(fn(&mut LogConfig) -> &mut u64),
+    /// Number of bytes or none.
+    ByteLimit(fn(&mut LogConfig) -> &mut Option<u64>),
+    /// Number of milliseconds or none.
+    AgeLimit(fn(&mut LogConfig) -> &mut Option<u64>),
     Durability,
     ReadMode,
     Flag(fn(&mut LogConfig) -> &mut bool),
+    Hold,
+    OnFull,
+}
+
+/// What all settings together come to.
+#[derive(Clone, Debug, Default)]
+struct Settings {
+    log: LogConfig,
+    retention: RetentionPolicy,
 }
 
 struct Setting {
@@ -73,16 +99,21 @@ const fn setting(name: &'static str, kind: Kind) -> Setting {
     Setting { name, alias: None, kind }
 }
 
-const SETTINGS: [Setting; 11] = [
+const SETTINGS: [Setting; 16] = [
     setting("durability", Kind::Durability),
+    setting("hold", Kind::Hold),
     Setting {
         name: "max_batch_bytes",
         alias: Some("max.message.bytes"),
         kind: Kind::Bytes(|config| &mut config.max_batch_bytes),
     },
     setting("max_block_ms", Kind::Milliseconds(|config| &mut config.max_block_ms)),
+    setting("on_full", Kind::OnFull),
     setting("preallocate", Kind::Flag(|config| &mut config.preallocate)),
     setting("read_mode", Kind::ReadMode),
+    setting("retention_bytes", Kind::ByteLimit(|config| &mut config.retention_bytes)),
+    setting("retention_hard_bytes", Kind::ByteLimit(|config| &mut config.retention_hard_bytes)),
+    setting("retention_ms", Kind::AgeLimit(|config| &mut config.retention_ms)),
     setting("segment_bytes", Kind::Bytes(|config| &mut config.segment_bytes)),
     setting("segment_ms", Kind::Milliseconds(|config| &mut config.segment_ms)),
     setting("staging_bytes", Kind::Bytes(|config| &mut config.staging_bytes)),
@@ -97,6 +128,8 @@ const SETTINGS: [Setting; 11] = [
 
 const DURABILITIES: [(&str, Durability); 3] =
     [("buffered", Durability::Buffered), ("written", Durability::Written), ("durable", Durability::Durable)];
+const ON_FULL: [(&str, OnFull); 2] =
+    [("reject_publish", OnFull::RejectPublish), ("drop_oldest", OnFull::DropOldest)];
 const READ_MODES: [(&str, ReadMode); 2] =
     [("mapped", ReadMode::Mapped), ("positional", ReadMode::Positional)];
 
@@ -153,7 +186,30 @@ impl TopicConfig {
         self
     }
 
+    /// Sets whose unread records are kept however old or many they are: default [`Hold::AllGroups`].
+    #[must_use]
+    pub fn hold(mut self, hold: Hold) -> Self {
+        self.given.insert("hold", Value::Hold(hold));
+        self
+    }
+
+    /// Sets what becomes of an append that would exceed `retention_hard_bytes`: default [`OnFull::RejectPublish`].
+    #[must_use]
+    pub fn on_full(mut self, on_full: OnFull) -> Self {
+        self.given.insert("on_full", Value::OnFull(on_full));
+        self
+    }
+
     number_setters! {
+        /// Sets the age, in milliseconds since their append, from which records are deleted: default none, for never; at
+        /// least 1. Whole segments go, each of which holds records of at most a quarter of that time.
+        retention_ms: u64;
+        /// Sets the size of a partition, in bytes, over which its oldest records are deleted: default none, for never. With
+        /// 0 everything goes that nobody holds. Whole segments go, which are then at most an eighth of this, or 1 MiB.
+        retention_bytes: u64;
+        /// Sets the most bytes of disk that a partition takes up: default none, for no limit; at least 64 KiB, and no less
+        /// than `retention_bytes`.
+        retention_hard_bytes: u64;
         /// Sets the size, in bytes, at which a new segment file is begun: default 1 GiB, from 4 KiB to 2 GiB.
         segment_bytes: u32;
         /// Sets the age, in milliseconds, at which a new segment file is begun: default 7 days, at least 1.
@@ -187,9 +243,23 @@ impl TopicConfig {
             Error::InvalidSetting(Box::new(InvalidSetting { key: setting.name, value, expected }))
         };
         let number = |unit| value.parse().map(Value::Number).map_err(|_| fault(Expected::Number { unit }));
+        let limit = |unit| match value {
+            "none" | "-1" => Ok(Value::None),
+            _ => value.parse().map(Value::Number).map_err(|_| fault(Expected::Limit { unit })),
+        };
         let parsed = match setting.kind {
             Kind::Bytes(_) | Kind::LongBytes(_) => number("bytes")?,
             Kind::Milliseconds(_) => number("milliseconds")?,
+            Kind::ByteLimit(_) => limit("bytes")?,
+            Kind::AgeLimit(_) => limit("milliseconds")?,
+            Kind::Hold => {
+                let words = "all_groups|none|groups: with the names of groups, separated by commas";
+                Hold::parse(value).map(Value::Hold).ok_or_else(|| fault(Expected::Word { words }))?
+            }
+            Kind::OnFull => {
+                let found = word(&ON_FULL, value).map(Value::OnFull);
+                found.ok_or_else(|| fault(Expected::Word { words: "reject_publish|drop_oldest" }))?
+            }
             Kind::Durability => {
                 let found = word(&DURABILITIES, value).map(Value::Durability);
                 found.ok_or_else(|| fault(Expected::Word { words: "buffered|written|durable" }))?
@@ -210,17 +280,17 @@ impl TopicConfig {
     /// All settings with their values, defaults included, ordered by name.
     #[must_use]
     pub fn to_pairs(&self) -> Vec<(&'static str, String)> {
-        let mut log = LogConfig::default();
+        let mut settings = Settings::default();
         for (name, value) in &self.given {
             // What is out of bounds is shown as it was given.
-            let _ = apply(&mut log, name, *value);
+            let _ = apply(&mut settings, name, value);
         }
         SETTINGS
             .iter()
             .map(|setting| {
                 let shown = match self.given.get(setting.name) {
-                    Some(given) => *given,
-                    None => current(&mut log, setting),
+                    Some(given) => given.clone(),
+                    None => current(&mut settings, setting),
                 };
                 (setting.name, shown.to_text())
             })
@@ -244,7 +314,7 @@ impl TopicConfig {
     pub(crate) fn or(&self, defaults: &TopicConfig) -> TopicConfig {
         let mut merged = defaults.clone();
         merged.partitions = self.partitions.or(defaults.partitions);
-        merged.given.extend(&self.given);
+        merged.given.extend(self.given.iter().map(|(name, value)| (*name, value.clone())));
         merged
     }
 
@@ -281,22 +351,36 @@ impl TopicConfig {
 
     /// The configuration of each partition's log, checked.
     pub(crate) fn to_log_config(&self) -> Result<LogConfig> {
-        let mut config = LogConfig::default();
+        let settings = self.settings()?;
+        settings.log.validate()?;
+        Ok(settings.log)
+    }
+
+    /// What the facade decides of retention.
+    pub(crate) fn retention_policy(&self) -> RetentionPolicy {
+        // A number that is out of its bounds says nothing of this.
+        self.settings().map(|settings| settings.retention).unwrap_or_default()
+    }
+
+    fn settings(&self) -> Result<Settings> {
+        let mut settings = Settings::default();
         for (name, value) in &self.given {
-            apply(&mut config, name, *value)?;
+            apply(&mut settings, name, value)?;
         }
-        config.validate()?;
-        Ok(config)
+        Ok(settings)
     }
 }
 
 impl Value {
-    fn to_text(self) -> String {
+    fn to_text(&self) -> String {
         match self {
             Value::Number(number) => number.to_string(),
+            Value::None => "none".to_owned(),
             Value::Flag(flag) => flag.to_string(),
-            Value::Durability(durability) => word_of(&DURABILITIES, durability),
-            Value::ReadMode(read_mode) => word_of(&READ_MODES, read_mode),
+            Value::Durability(durability) => word_of(&DURABILITIES, *durability),
+            Value::ReadMode(read_mode) => word_of(&READ_MODES, *read_mode),
+            Value::Hold(hold) => hold.to_string(),
+            Value::OnFull(on_full) => word_of(&ON_FULL, *on_full),
         }
     }
 }
@@ -316,14 +400,15 @@ fn word_of<T: PartialEq>(words: &[(&str, T)], value: T) -> String {
 }
 
 /// Puts a value where it belongs. A number that the field cannot hold is out of its bounds.
-fn apply(config: &mut LogConfig, name: &str, value: Value) -> Result<()> {
+fn apply(settings: &mut Settings, name: &str, value: &Value) -> Result<()> {
+    let config = &mut settings.log;
     let Some(setting) = find(name) else { return Err(Error::UnknownSetting { key: name.into() }) };
     match (setting.kind, value) {
         (Kind::Bytes(field), Value::Number(number)) => {
-            *field(config) = u32::try_from(number).map_err(|_| {
+            *field(config) = u32::try_from(*number).map_err(|_| {
                 Error::InvalidConfig(Box::new(tailwater_log::InvalidConfig {
                     field: setting.name,
-                    value: number,
+                    value: *number,
                     min: 0,
                     max: u32::MAX.into(),
                     unit: "bytes",
@@ -331,18 +416,28 @@ fn apply(config: &mut LogConfig, name: &str, value: Value) -> Result<()> {
             })?;
         }
         (Kind::LongBytes(field) | Kind::Milliseconds(field), Value::Number(number)) => {
-            *field(config) = number
+            *field(config) = *number
         }
-        (Kind::Durability, Value::Durability(durability)) => config.durability = durability,
-        (Kind::ReadMode, Value::ReadMode(read_mode)) => config.read_mode = read_mode,
-        (Kind::Flag(field), Value::Flag(flag)) => *field(config) = flag,
+        (Kind::ByteLimit(field) | Kind::AgeLimit(field), Value::Number(number)) => {
+            *field(config) = Some(*number)
+        }
+        (Kind::ByteLimit(field) | Kind::AgeLimit(field), Value::None) => *field(config) = None,
+        (Kind::Durability, Value::Durability(durability)) => config.durability = *durability,
+        (Kind::ReadMode, Value::ReadMode(read_mode)) => config.read_mode = *read_mode,
+        (Kind::Flag(field), Value::Flag(flag)) => *field(config) = *flag,
+        (Kind::Hold, Value::Hold(hold)) => settings.retention.hold = hold.clone(),
+        (Kind::OnFull, Value::OnFull(on_full)) => settings.retention.on_full = *on_full,
         _ => unreachable!("a setting is given a value of its own kind only"),
     }
     Ok(())
 }
 
-fn current(config: &mut LogConfig, setting: &Setting) -> Value {
+fn current(settings: &mut Settings, setting: &Setting) -> Value {
+    let config = &mut settings.log;
     match setting.kind {
+        Kind::ByteLimit(field) | Kind::AgeLimit(field) => field(config).map_or(Value::None, Value::Number),
+        Kind::Hold => Value::Hold(settings.retention.hold.clone()),
+        Kind::OnFull => Value::OnFull(settings.retention.on_full),
         Kind::Bytes(field) => Value::Number((*field(config)).into()),
         Kind::LongBytes(field) | Kind::Milliseconds(field) => Value::Number(*field(config)),
         Kind::Durability => Value::Durability(config.durability),
@@ -388,7 +483,7 @@ mod tests {
         let read = read.set("durability", "buffered").unwrap().set("preallocate", "false").unwrap();
         assert_eq!(built, read);
         assert_eq!(
-            read.read_mode(ReadMode::Positional).to_pairs()[4],
+            read.read_mode(ReadMode::Positional).to_pairs()[6],
             ("read_mode", "positional".to_owned())
         );
     }
@@ -408,7 +503,16 @@ mod tests {
             "durability cannot be \"maybe\": it must be one of buffered, written, durable"
         );
         assert!(text(new().set("preallocate", "1")).contains("one of true, false"));
-        assert!(text(new().set("retention", "1")).contains("there are durability, max_batch_bytes, "));
+        assert_eq!(
+            text(new().set("retention.ms", "1d")),
+            "retention_ms cannot be \"1d\": it must be a whole number of milliseconds, without a unit, or none"
+        );
+        assert!(text(new().set("hold", "groups:")).contains("all_groups, none, groups: with the names"));
+        assert_eq!(
+            text(Ok(new().retention_bytes(200_000).retention_hard_bytes(100_000))),
+            "retention_bytes is 200000; it must be from 0 to 100000 bytes"
+        );
+        assert!(text(new().set("retention", "1")).contains("there are durability, hold, "));
         assert_eq!(
             text(Ok(new().segment_bytes(17))),
             "segment_bytes is 17; it must be from 4096 to 2147483648 bytes"

@@ -3,6 +3,7 @@
 mod batches;
 mod partitions;
 mod records;
+mod retention;
 mod size;
 mod tail;
 mod threads;
@@ -70,6 +71,12 @@ enum What {
     BatchSize,
     /// Latency of appends while segments roll, records are deleted and a reader scans cold data
     Tail,
+    /// Latency of appends while retention deletes nearly all of a large partition
+    Retention {
+        /// How large it is, such as 10GiB
+        #[arg(long, value_name = "SIZE", default_value = "10GiB", value_parser = parse_size)]
+        size: u64,
+    },
     /// All of these, with their defaults
     All,
 }
@@ -99,19 +106,23 @@ fn run(arguments: &Arguments) -> Result<()> {
         What::RecordSize,
         What::BatchSize,
         What::Tail,
+        What::Retention { size: 10 << 30 },
     ];
     let chosen = std::slice::from_ref(&arguments.what);
     for what in if matches!(arguments.what, What::All) { &all } else { chosen } {
         let text = match measure(what, &scale)? {
             Some(series) => series.write(&common.out, &head)?,
-            None => tail::write(&scale, &common.out, &head)?,
+            None => match what {
+                What::Retention { size } => retention::write(&scale, &common.out, &head, *size)?,
+                _ => tail::write(&scale, &common.out, &head)?,
+            },
         };
         writeln!(std::io::stdout(), "{text}")?;
     }
     Ok(())
 }
 
-/// The series that a measurement gives; `None` for the one that is not over something that grows.
+/// The series that a measurement gives; `None` for those that are not over something that grows.
 fn measure(what: &What, scale: &Scale) -> Result<Option<Series>> {
     match what {
         What::Size { max } => size::measure(scale, *max).map(Some),
@@ -120,6 +131,6 @@ fn measure(what: &What, scale: &Scale) -> Result<Option<Series>> {
         What::Consumers => threads::consumers(scale).map(Some),
         What::RecordSize => records::measure(scale).map(Some),
         What::BatchSize => batches::measure(scale).map(Some),
-        What::Tail | What::All => Ok(None),
+        What::Tail | What::Retention { .. } | What::All => Ok(None),
     }
 }

@@ -110,7 +110,7 @@ fn run(scale: &Scale, scenario: Scenario, durability: Durability) -> Result<Vec<
     })
 }
 
-fn fill(log: &Log, size_bytes: u64) -> Result<()> {
+pub(super) fn fill(log: &Log, size_bytes: u64) -> Result<()> {
     let value = value(VALUE_BYTES);
     let lazily = Some(Durability::Buffered);
     for _ in 0..size_bytes / VALUE_BYTES as u64 {
@@ -123,7 +123,7 @@ fn fill(log: &Log, size_bytes: u64) -> Result<()> {
 
 /// Appends at a fixed rate. A latency counts from when the append was due, so that one that is late makes those behind it
 /// late too.
-fn append(scale: &Scale, log: &Log, durability: Durability) -> Result<Latencies> {
+pub(super) fn append(scale: &Scale, log: &Log, durability: Durability) -> Result<Latencies> {
     let (count, per_second) = match durability {
         Durability::Durable => (scale.count(5_000), 1_000),
         _ => (scale.count(50_000), 10_000),

@@ -264,6 +264,19 @@ impl GroupStore {
         self.inner.read_table().group(group)?.slot(partition)?.lowest(durable)
     }
 
+    /// The group, of those that `is_held_by` names, whose [`held_offset`](GroupStore::held_offset) in a partition is the
+    /// lowest, and that offset. Looks at every group.
+    #[must_use]
+    pub fn lowest_held(
+        &self,
+        partition: PartitionIdentity,
+        is_held_by: impl Fn(&GroupId) -> bool,
+    ) -> Option<(GroupId, Offset)> {
+        let durable = self.inner.log.durable_offset();
+        let table = self.inner.read_table();
+        table.lowest(partition, durable, is_held_by).map(|(group, offset)| (group.clone(), offset))
+    }
+
     /// Whether it is durable that this was committed.
     #[must_use]
     pub fn is_durable(&self, committed: &Committed) -> bool {

@@ -92,7 +92,7 @@ impl Inner {
     pub(crate) fn retain(&self, held: Option<Offset>) -> Result<RetentionReport> {
         let mut report = RetentionReport::default();
         let config = self.config.load_full();
-        if config.retention_ms.is_none() && config.retention_bytes.is_none() {
+        if !config.has_retention() {
             return Ok(report);
         }
         let held = held.unwrap_or(Offset::MAX);
@@ -162,21 +162,35 @@ impl Inner {
     /// Deletes the oldest records until so many bytes more may be taken up under `retention_hard_bytes`, whole segments and
     /// nothing from `up_to` on. Returns whether there was anything to delete.
     pub(crate) fn make_space(&self, wanted_bytes: u64, up_to: Offset) -> Result<bool> {
-        let segments = self.segments.load_full();
-        let mut missing = self.missing_space(wanted_bytes)?;
+        let missing = self.missing_space(wanted_bytes)?;
+        let (mut start, mut is_enough) = self.start_for_space(missing, up_to)?;
+        if !is_enough && up_to >= self.ends.written() {
+            // What is in the active segment may go too.
+            let leader = self.commit.lead();
+            self.roll_leading(&leader)?;
+            self.sync_leading(&leader)?;
+            drop(leader);
+            (start, is_enough) = self.start_for_space(missing, up_to)?;
+        }
+        tracing::debug!(directory = %self.directory.display(), missing, is_enough, "deleting the oldest records for space");
+        if let Some(start) = start {
+            self.move_start(start)?;
+        }
+        // Also what was on the way already.
+        Ok(self.remove_deleted()? > 0 || start.is_some())
+    }
+
+    /// Where the log has to begin so that so many bytes go, and whether that is enough. Nothing from `up_to` on goes.
+    fn start_for_space(&self, mut missing: u64, up_to: Offset) -> Result<(Option<Offset>, bool)> {
         let mut start = None;
-        for candidate in self.candidates(&segments)? {
+        for candidate in self.candidates(&self.segments.load_full())? {
             if missing == 0 || candidate.end > up_to {
                 break;
             }
             missing = missing.saturating_sub(candidate.bytes);
             start = Some(candidate.end);
         }
-        if let Some(start) = start {
-            self.move_start(start)?;
-        }
-        // Also what was on the way already.
-        Ok(self.remove_deleted()? > 0 || start.is_some())
+        Ok((start, missing == 0))
     }
 }
 

@@ -57,9 +57,8 @@ impl Embedded {
         let (topic, lazy) = self.find(partition)?;
         let records: Vec<NewRecord<'_>> = messages.iter().map(|message| message.to_record()).collect();
         let log = topic.open(&lazy)?;
-        let receipt = log
-            .append_if(expected_end, &records, None, WhenFull::Wait)
-            .map_err(|error| topic.explain(error, lazy.place()))?;
+        let append = || log.append_if(expected_end, &records, None, WhenFull::Wait);
+        let receipt = self.inner.with_space(&topic, &lazy, &log, append(), append)?;
         if receipt.durability() == Durability::Durable {
             self.inner.queues().request_sync(&lazy);
         }

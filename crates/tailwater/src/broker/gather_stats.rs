@@ -4,8 +4,6 @@
 //! - No lock is held for longer than it takes to copy what is behind it. What another thread is about to open counts as not
 //!   open: it is not waited for.
 
-use std::sync::TryLockError;
-
 use tailwater_log::FetchIsolation;
 
 use super::groups::Groups;
@@ -26,7 +24,9 @@ impl Inner {
             unknown_names: self.unknown_names().to_vec(),
             background_threads: self.thread_count(),
             background_panics: self.queues().panic_count(),
-            groups: self.opened_groups().map(|groups| self.stats_of_groups(&groups)),
+            disk_used_bytes: self.opener.budget.as_ref().map(|budget| budget.used_bytes()),
+            disk_limit_bytes: self.opener.budget.as_ref().map(|budget| budget.limit_bytes()),
+            groups: self.groups.opened_now().map(|groups| self.stats_of_groups(&groups)),
             ..BrokerStats::default()
         };
         for topic in &topics {
@@ -40,15 +40,6 @@ impl Inner {
         }
         stats.topics = topics;
         stats
-    }
-
-    /// The groups, if they were read and nobody is about to.
-    fn opened_groups(&self) -> Option<std::sync::Arc<Groups>> {
-        match self.groups.try_lock() {
-            Ok(groups) => groups.clone(),
-            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner().clone(),
-            Err(TryLockError::WouldBlock) => None,
-        }
     }
 
     fn stats_of_groups(&self, groups: &Groups) -> Vec<GroupStats> {
@@ -97,6 +88,7 @@ fn stats_of_partition(lazy: &LazyLog) -> PartitionStats {
         Box::new(OpenPartitionStats {
             log: log.stats().map_err(|error| crate::Error::from(error).in_partition(lazy.place())),
             recovery: log.recovery_report().clone(),
+            retention: lazy.retention_stats(),
         })
     });
     PartitionStats { partition: lazy.place().partition, failure: lazy.failure(), open }

@@ -1,10 +1,10 @@
 //! Consumer groups as a broker knows them: the store of their positions, opened at first use, and their administration.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use tailwater_groups::coordinator::MemberListing;
 use tailwater_groups::{Commit, GroupId, GroupStore, Position};
-use tailwater_log::{FetchIsolation, PartitionId, PartitionIdentity, RepairReport, TopicId};
+use tailwater_log::{FetchIsolation, PartitionIdentity, RepairReport, TopicId};
 
 use super::directory::GROUPS_TOPIC;
 use super::group_description::{GroupDescription, GroupListing, GroupMember, GroupPosition, GroupReset};
@@ -28,6 +28,16 @@ pub(crate) struct Groups {
 }
 
 impl Groups {
+    pub(super) fn new(
+        store: GroupStore,
+        topic: Arc<Topic>,
+        lazy: Arc<LazyLog>,
+        queues: Arc<WorkQueues>,
+        progress: Arc<Progress>,
+    ) -> Self {
+        Self { store, topic, lazy, queues, progress }
+    }
+
     pub(crate) fn store(&self) -> &GroupStore {
         &self.store
     }
@@ -61,7 +71,7 @@ impl Groups {
     }
 
     /// Drops what is kept for topics that are gone. What cannot be dropped now is dropped at the next open.
-    fn forget_topics(&self, is_gone: impl Fn(TopicId) -> bool) {
+    pub(super) fn forget_topics(&self, is_gone: impl Fn(TopicId) -> bool) {
         if let Err(error) = self.store.forget_topics(is_gone) {
             tracing::warn!(%error, "the positions in a deleted topic are kept until the next open");
         }
@@ -79,29 +89,7 @@ impl Groups {
 impl Inner {
     /// The positions of the groups; their log is opened, and read, at the first use.
     pub(crate) fn groups(&self) -> Result<Arc<Groups>> {
-        self.check_open()?;
-        let mut groups = self.groups.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(groups) = &*groups {
-            return Ok(Arc::clone(groups));
-        }
-        let topic = self.topic_set().by_name(GROUPS_TOPIC).cloned();
-        let topic = topic.ok_or_else(|| Error::UnknownTopic { topic: GROUPS_TOPIC.into() })?;
-        let lazy = topic.partition(PartitionId::ZERO)?;
-        let log = topic.open(&lazy)?;
-        let store = GroupStore::open(log, Arc::clone(self.clock()))?;
-        let opened = Groups {
-            store,
-            topic,
-            lazy,
-            queues: Arc::clone(self.queues()),
-            progress: Arc::clone(&self.progress),
-        };
-        if !self.is_read_only() {
-            // A deletion may have been interrupted before it came to this.
-            opened.forget_topics(|id| self.topic_by_id(id).is_none());
-        }
-        opened.store.set_topics(&self.topic_set().for_groups());
-        Ok(Arc::clone(groups.insert(Arc::new(opened))))
+        self.groups.open()
     }
 
     /// Repairs a partition, Tailwater's own too.
@@ -111,20 +99,13 @@ impl Inner {
             let topic = self.topic(&place.topic)?;
             return topic.repair(&topic.partition(place.partition)?);
         }
-        // Nobody reads the positions while they are repaired, and whoever comes later reads what is left of them.
-        let mut groups = self.groups.lock().unwrap_or_else(PoisonError::into_inner);
-        let topic = self.topic_set().by_name(GROUPS_TOPIC).cloned();
-        let topic = topic.ok_or_else(|| Error::UnknownTopic { topic: GROUPS_TOPIC.into() })?;
-        let repaired = topic.repair(&topic.partition(place.partition)?)?;
-        *groups = None;
-        Ok(repaired)
+        self.groups.repair(place.partition)
     }
 
     /// Drops the positions in a topic that was deleted.
     pub(super) fn forget_topic(&self, id: TopicId) {
-        let groups = self.groups.lock().unwrap_or_else(PoisonError::into_inner).clone();
         // Where they were never read, the next open does it.
-        if let Some(groups) = groups {
+        if let Some(groups) = self.groups.opened() {
             groups.forget_topics(|known| known == id);
         }
     }

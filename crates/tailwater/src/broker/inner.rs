@@ -11,10 +11,10 @@ use std::thread::ThreadId;
 
 use arc_swap::ArcSwap;
 use tailwater_log::storage::Storage;
-use tailwater_log::{Clock, OpenFiles, Signal, TopicId};
+use tailwater_log::{Clock, OpenFiles, Signal, SpaceBudget, TopicId};
 
 use super::directory::{self, OpenedDirectory};
-use super::groups::Groups;
+use super::groups_place::GroupsPlace;
 use super::lazy_log::{LazyLog, Opener};
 use super::options::{BrokerOptions, Maintenance};
 use super::progress::Progress;
@@ -28,11 +28,10 @@ use crate::{Error, Result, TopicConfig, parallel};
 #[derive(Debug)]
 pub(crate) struct Inner {
     pub(super) opener: Arc<Opener>,
-    pub(super) topics: ArcSwap<TopicSet>,
+    pub(super) topics: Arc<ArcSwap<TopicSet>>,
     pub(super) administration: Mutex<Administration>,
     pub(super) default_config: TopicConfig,
-    /// Absent until a group is first asked for.
-    pub(super) groups: Mutex<Option<Arc<Groups>>>,
+    pub(super) groups: Arc<GroupsPlace>,
     pub(super) progress: Arc<Progress>,
     threads: Threads,
     #[cfg(feature = "async")]
@@ -64,8 +63,7 @@ impl Inner {
         directory: PathBuf,
         options: &BrokerOptions,
     ) -> Result<Arc<Self>> {
-        // A bad default would otherwise come up at the first topic only.
-        options.default_topic_config.to_log_config()?;
+        options.check()?;
         let opened = directory::open(&storage, &directory, options.create, &options.clock)?;
         Self::new(storage, directory, options, opened)
     }
@@ -93,6 +91,11 @@ impl Inner {
             is_read_only: opened.lock.is_none(),
             queues: Arc::clone(&queues),
             open_files: Arc::new(OpenFiles::at_most(options.max_open_files)),
+            budget: match opened.lock {
+                // Nothing is appended to a directory that is only attached to.
+                None => None,
+                Some(_) => options.max_disk_bytes.map(|bytes| Arc::new(SpaceBudget::new(bytes))),
+            },
             is_closed: AtomicBool::new(false),
             lock: Mutex::new(opened.lock),
         });
@@ -103,6 +106,11 @@ impl Inner {
             is_read_only = opener.is_read_only,
             "opened a broker"
         );
+        let topics = Arc::new(ArcSwap::from_pointee(topics));
+        let progress = Arc::default();
+        let groups =
+            Arc::new(GroupsPlace::new(Arc::clone(&opener), Arc::clone(&topics), Arc::clone(&progress)));
+        queues.set_groups(&groups);
         let threads = match options.maintenance {
             Maintenance::Background if !opener.is_read_only => Threads::start(queues)?,
             _ => Threads::none(queues),
@@ -114,11 +122,11 @@ impl Inner {
                 opener.is_read_only || options.maintenance == Maintenance::Background,
             ),
             opener,
-            topics: ArcSwap::from_pointee(topics),
+            topics,
             administration: Mutex::new(Administration { catalog: opened.catalog, failure: None }),
             default_config: options.default_topic_config.clone(),
-            groups: Mutex::default(),
-            progress: Arc::default(),
+            groups,
+            progress,
             threads,
             watchers: Mutex::default(),
             closing: Mutex::new(Closing::Open),
@@ -219,10 +227,7 @@ impl Inner {
         let gone: Vec<_> =
             self.topics.load().all().filter(|known| topics.by_id(known.id).is_none()).cloned().collect();
         self.topics.store(Arc::clone(&topics));
-        // Whoever opens the groups meanwhile tells them of these topics, or waits until they are told here.
-        if let Some(groups) = &*self.groups.lock().unwrap_or_else(PoisonError::into_inner) {
-            groups.store().set_topics(&topics.for_groups());
-        }
+        self.groups.set_topics(&topics);
         gone.iter().for_each(|topic| topic.set_deleted(true));
         self.wake_watchers();
         Ok(())

@@ -5,12 +5,19 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
-use arc_swap::ArcSwapOption;
-use tailwater_log::storage::{DirectoryLock, Storage, create_directory_durably};
-use tailwater_log::{Clock, Log, LogConfig, LogOptions, OpenFiles, PartitionIdentity, RepairReport};
+use arc_swap::{ArcSwap, ArcSwapOption};
+use tailwater_log::storage::{DirectoryLock, EntryKind, OpenMode, Storage, create_directory_durably};
+use tailwater_log::{
+    Clock, Log, LogConfig, LogOptions, OpenFiles, PartitionIdentity, RepairReport, SpaceBudget, SpaceShare,
+};
 
+use super::stats::RetentionStats;
+use crate::catalog::name;
 use crate::maintenance::WorkQueues;
-use crate::{Error, Result, TopicPartition};
+use crate::{Error, Result, TopicConfig, TopicPartition};
+
+/// How much space the log of the groups keeps reserved, in bytes: room for some ten thousand commits on a full disk.
+const RESERVE_BYTES: u32 = 1024 * 1024;
 
 /// What it takes to open the logs of a directory.
 #[derive(Debug)]
@@ -21,6 +28,8 @@ pub(crate) struct Opener {
     pub(crate) is_read_only: bool,
     pub(crate) queues: Arc<WorkQueues>,
     pub(crate) open_files: Arc<OpenFiles>,
+    /// The bound of the disk space that all of them take up.
+    pub(crate) budget: Option<Arc<SpaceBudget>>,
     /// Set before the logs are closed, and looked at under each log's own lock: no log is opened after that.
     pub(super) is_closed: AtomicBool,
     pub(super) lock: Mutex<Option<Arc<DirectoryLock>>>,
@@ -38,6 +47,34 @@ impl Opener {
     /// The directory's lock; `None` after it was let go of, and where there never was one.
     pub(crate) fn lock(&self) -> Option<Arc<DirectoryLock>> {
         self.lock.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What a partition takes up of the budget, if there is one: from what its files take up now.
+    fn share(&self, place: &TopicPartition) -> Option<Arc<SpaceShare>> {
+        let budget = self.budget.as_ref()?;
+        let bytes = self.file_bytes(place).unwrap_or_else(|error| {
+            // It is told again when the partition is opened, which also finds out.
+            tracing::warn!(partition = %place, %error, "cannot tell what a partition takes up");
+            0
+        });
+        let spared_bytes = match name::is_internal(&place.topic) {
+            true => 0,
+            false => (budget.limit_bytes() / 64).clamp(64 * 1024, 16 * 1024 * 1024),
+        };
+        Some(Arc::new(SpaceShare::new(budget, bytes, spared_bytes)))
+    }
+
+    /// The size of all files of a partition.
+    fn file_bytes(&self, place: &TopicPartition) -> tailwater_log::Result<u64> {
+        let directory = self.partition_directory(place);
+        let entries = self.storage.list_directory(&directory)?;
+        let files = entries.iter().filter(|entry| entry.kind == EntryKind::File);
+        let length = |name| self.storage.open_file(&directory.join(name), OpenMode::Read)?.length();
+        files.map(|entry| length(&entry.name)).sum()
+    }
+
+    fn partition_directory(&self, place: &TopicPartition) -> PathBuf {
+        self.directory.join(name::partition_directory(&place.topic, place.partition))
     }
 
     /// Lets go of the directory, once every log did.
@@ -63,10 +100,37 @@ pub(crate) struct LazyLog {
     pub(crate) is_sync_queued: AtomicBool,
     /// Whether it was appended to since it was last maintained.
     pub(crate) is_active: AtomicBool,
+    /// The settings of its topic, as they are at the moment.
+    config: Arc<ArcSwap<TopicConfig>>,
+    space: Option<Arc<SpaceShare>>,
+    retention: Mutex<RetentionState>,
+}
+
+/// What retention found when it last looked at a partition, and when that was.
+#[derive(Debug, Default)]
+pub(crate) struct RetentionState {
+    pub(crate) last_look: Option<Instant>,
+    pub(crate) stats: RetentionStats,
 }
 
 impl LazyLog {
-    pub(crate) fn new(place: TopicPartition, identity: PartitionIdentity) -> Self {
+    pub(crate) fn new(
+        place: TopicPartition,
+        identity: PartitionIdentity,
+        config: &Arc<ArcSwap<TopicConfig>>,
+        opener: &Opener,
+    ) -> Self {
+        let space = opener.share(&place);
+        Self::with_share(place, identity, Arc::clone(config), space)
+    }
+
+    /// The same, with a share of the disk space that is known.
+    pub(crate) fn with_share(
+        place: TopicPartition,
+        identity: PartitionIdentity,
+        config: Arc<ArcSwap<TopicConfig>>,
+        space: Option<Arc<SpaceShare>>,
+    ) -> Self {
         static NEXT_KEY: AtomicU64 = AtomicU64::new(0);
         Self {
             place: Arc::new(place),
@@ -78,7 +142,30 @@ impl LazyLog {
             failure: OnceLock::new(),
             is_sync_queued: AtomicBool::new(false),
             is_active: AtomicBool::new(false),
+            config,
+            space,
+            retention: Mutex::default(),
         }
+    }
+
+    /// The settings of its topic.
+    pub(crate) fn topic_config(&self) -> Arc<TopicConfig> {
+        self.config.load_full()
+    }
+
+    /// Which partition it is.
+    pub(crate) fn identity(&self) -> PartitionIdentity {
+        self.identity
+    }
+
+    /// What retention found.
+    pub(crate) fn retention(&self) -> MutexGuard<'_, RetentionState> {
+        // Changed by assignments only.
+        self.retention.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn retention_stats(&self) -> RetentionStats {
+        self.retention().stats.clone()
     }
 
     /// The partition by name, for errors.
@@ -150,8 +237,7 @@ impl LazyLog {
     }
 
     fn directory(&self, opener: &Opener) -> PathBuf {
-        let name = crate::catalog::name::partition_directory(&self.place.topic, self.place.partition);
-        opener.directory.join(name)
+        opener.partition_directory(&self.place)
     }
 
     fn options(&self, opener: &Opener, config: LogConfig) -> LogOptions {
@@ -160,6 +246,10 @@ impl LazyLog {
         options.clock = Arc::clone(&opener.clock);
         options.lock = opener.lock();
         options.open_files = Some(Arc::clone(&opener.open_files));
+        options.space = self.space.clone();
+        if name::is_internal(&self.place.topic) {
+            options.config.reserve_bytes = RESERVE_BYTES;
+        }
         options
     }
 

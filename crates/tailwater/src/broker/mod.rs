@@ -7,12 +7,14 @@ mod embedded;
 mod gather_stats;
 mod group_description;
 mod groups;
+mod groups_place;
 mod inner;
 mod lazy_log;
 mod leftover;
 mod options;
 mod progress;
 mod rebuild;
+mod retain;
 mod stats;
 mod topic;
 
@@ -23,13 +25,14 @@ pub use catalog_repair::{CatalogDamage, CatalogRepair};
 pub use embedded::Embedded;
 pub use group_description::{GroupDescription, GroupListing, GroupMember, GroupPosition, GroupReset};
 pub(crate) use groups::{Groups, group_id};
+pub(crate) use groups_place::GroupsPlace;
 pub(crate) use inner::Inner;
 pub(crate) use lazy_log::LazyLog;
 pub use options::{BrokerOptions, Maintenance};
 pub use rebuild::{LeftOut, LeftOutReason, RebuiltTopic};
 pub use stats::{
     BrokerStats, CloseFailure, CloseReport, GroupPartitionStats, GroupStats, MaintenanceReport,
-    OpenPartitionStats, PartitionStats, TopicDescription, TopicStats,
+    OpenPartitionStats, PartitionStats, RetentionStats, TopicDescription, TopicStats,
 };
 pub(crate) use topic::{Topic, TopicSet};
 

@@ -48,7 +48,11 @@ pub struct BrokerOptions {
     pub(super) default_topic_config: TopicConfig,
     pub(super) create: bool,
     pub(super) max_open_files: usize,
+    pub(super) max_disk_bytes: Option<u64>,
 }
+
+/// Least value of `max_disk_bytes`.
+const LEAST_DISK_BYTES: u64 = 1024 * 1024;
 
 impl Default for BrokerOptions {
     fn default() -> Self {
@@ -58,6 +62,7 @@ impl Default for BrokerOptions {
             default_topic_config: TopicConfig::new(),
             create: true,
             max_open_files: 512,
+            max_disk_bytes: None,
         }
     }
 }
@@ -107,6 +112,36 @@ impl BrokerOptions {
     pub fn max_open_files(mut self, count: usize) -> Self {
         self.max_open_files = count;
         self
+    }
+
+    /// Sets how many bytes of disk all partitions together take up at most: default none, for no limit; at least 1 MiB. What
+    /// is counted is the size of the segment files, space reserved ahead of the data included; what records in use still hold
+    /// of deleted files is not. Publishing beyond it answers [`Error::TopicFull`], and works again when retention, or the
+    /// application, has deleted records. A 64th of it, from 64 KiB to 16 MiB, is spared for the positions of groups.
+    ///
+    /// With a limit the size of every partition is looked up when the broker is opened.
+    #[must_use]
+    pub fn max_disk_bytes(mut self, bytes: u64) -> Self {
+        self.max_disk_bytes = Some(bytes);
+        self
+    }
+
+    /// Checks what is not checked elsewhere.
+    pub(super) fn check(&self) -> Result<()> {
+        // A bad default would otherwise come up at the first topic only.
+        self.default_topic_config.to_log_config()?;
+        match self.max_disk_bytes {
+            Some(bytes) if bytes < LEAST_DISK_BYTES => {
+                Err(Error::InvalidConfig(Box::new(tailwater_log::InvalidConfig {
+                    field: "max_disk_bytes",
+                    value: bytes,
+                    min: LEAST_DISK_BYTES,
+                    max: u64::MAX,
+                    unit: "bytes",
+                })))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Opens the broker in `directory`, on the disk of the operating system. See [`Broker::open`].

@@ -9,6 +9,7 @@ use tailwater_groups::GroupKind;
 use tailwater_log::{LogStats, PartitionId, RecoveryReport, Timestamp, TopicId};
 
 use crate::consumer::{Cursor, Lag};
+use crate::retention::Holder;
 use crate::{Error, Result, TopicConfig, TopicPartition};
 
 /// A snapshot of a broker's figures: [`Broker::stats`](crate::Broker::stats).
@@ -27,6 +28,11 @@ pub struct BrokerStats {
     pub background_threads: usize,
     /// How often the work of a background thread panicked: anything but 0 is a bug.
     pub background_panics: u64,
+    /// What all partitions together take up on disk, in bytes, if that is limited
+    /// ([`BrokerOptions::max_disk_bytes`](crate::BrokerOptions::max_disk_bytes)).
+    pub disk_used_bytes: Option<u64>,
+    /// How much that may be, in bytes.
+    pub disk_limit_bytes: Option<u64>,
     /// Names in the directory that neither the catalog nor Tailwater knows; they were left alone.
     pub unknown_names: Vec<OsString>,
     /// All topics, Tailwater's own too, ordered by name.
@@ -93,6 +99,18 @@ pub struct OpenPartitionStats {
     pub log: Result<LogStats>,
     /// How it was found when it was opened.
     pub recovery: RecoveryReport,
+    /// What keeps its old records.
+    pub retention: RetentionStats,
+}
+
+/// What keeps the old records of a partition, as retention found it when it last looked.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub struct RetentionStats {
+    /// How many bytes the limits of the topic would let go of and groups hold.
+    pub held_bytes: u64,
+    /// The group that holds the oldest of them.
+    pub holder: Option<Holder>,
 }
 
 /// The figures of a group.

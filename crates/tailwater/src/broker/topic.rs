@@ -18,7 +18,8 @@ use crate::{Error, Result, TopicConfig, TopicPartition};
 pub(crate) struct Topic {
     pub(crate) id: TopicId,
     pub(crate) name: Arc<str>,
-    config: ArcSwap<TopicConfig>,
+    /// Shared with the partitions.
+    config: Arc<ArcSwap<TopicConfig>>,
     partitions: ArcSwap<Vec<Arc<LazyLog>>>,
     is_deleted: AtomicBool,
     opener: Arc<Opener>,
@@ -31,7 +32,7 @@ impl Topic {
         let topic = Self {
             id: stored.id,
             name: stored.name.as_str().into(),
-            config: ArcSwap::from_pointee(TopicConfig::new()),
+            config: Arc::new(ArcSwap::from_pointee(TopicConfig::new())),
             partitions: ArcSwap::from_pointee(Vec::new()),
             is_deleted: AtomicBool::new(false),
             opener,
@@ -45,7 +46,8 @@ impl Topic {
     fn update(&self, stored: &CatalogTopic) -> Result<()> {
         let config = config_of(stored)?;
         let log_config = config.to_log_config()?;
-        if *self.config.load_full() != config {
+        let is_changed = *self.config.load_full() != config;
+        if is_changed {
             self.config.store(Arc::new(config));
             for partition in self.partitions.load().iter() {
                 if let Some(log) = partition.opened() {
@@ -55,12 +57,19 @@ impl Topic {
         }
         let known = self.partitions.load_full();
         if known.len() as u64 != u64::from(stored.partition_count) {
-            let added =
-                (0..stored.partition_count).map(PartitionId::new).skip(known.len()).map(|partition| {
-                    let identity = PartitionIdentity { topic_id: self.id, partition };
-                    Arc::new(LazyLog::new(TopicPartition::new(Arc::clone(&self.name), partition), identity))
-                });
+            let numbers = (0..stored.partition_count).map(PartitionId::new).skip(known.len());
+            let added = numbers.map(|partition| {
+                let identity = PartitionIdentity { topic_id: self.id, partition };
+                let place = TopicPartition::new(Arc::clone(&self.name), partition);
+                Arc::new(LazyLog::new(place, identity, &self.config, &self.opener))
+            });
             self.partitions.store(Arc::new(known.iter().map(Arc::clone).chain(added).collect()));
+        }
+        let partitions = self.partitions.load();
+        let is_new = partitions.len() > known.len();
+        if (is_changed || is_new) && !self.opener.is_read_only && log_config.has_retention() {
+            // Also of partitions that nobody uses.
+            partitions.iter().for_each(|partition| self.opener.queues.request_retention(partition));
         }
         Ok(())
     }

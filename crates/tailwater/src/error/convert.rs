@@ -8,6 +8,9 @@ impl From<tailwater_log::Error> for Error {
         match error {
             Log::Io { operation, path, source } => Error::Io { operation, path, source },
             Log::DiskFull { path, source } => Error::DiskFull { path, source },
+            Log::LogFull(full) => {
+                Error::TopicFull(Box::new(TopicFull { partition: None, full: *full, holder: None }))
+            }
             Log::Corrupt(corruption) => Error::Corrupt(corruption),
             Log::Unsupported { path, feature, newest_supported } => {
                 Error::Unsupported { path, feature, newest_supported }

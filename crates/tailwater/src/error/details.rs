@@ -50,6 +50,11 @@ pub enum Expected {
         /// The unit, such as `bytes`.
         unit: &'static str,
     },
+    /// A whole number in this unit, or `none`.
+    Limit {
+        /// The unit, such as `bytes`.
+        unit: &'static str,
+    },
     /// One of a few words.
     Word {
         /// The words, separated by `|`.
@@ -61,6 +66,7 @@ impl std::fmt::Display for Expected {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Expected::Number { unit } => write!(f, "a whole number of {unit}, without a unit"),
+            Expected::Limit { unit } => write!(f, "a whole number of {unit}, without a unit, or none"),
             Expected::Word { words } => write!(f, "one of {}", words.replace('|', ", ")),
         }
     }

@@ -205,7 +205,7 @@ impl Producer {
             };
             let staged = match staged {
                 Ok(staged) => staged,
-                Err(error) => return Err(topic.explain(*error, partition.place())),
+                Err(error) => self.append_after(*error, partition, log, records, room)?,
             };
             broker.queues().note_activity(partition);
             let durability = options.durability.unwrap_or(staged.durability());
@@ -216,6 +216,23 @@ impl Producer {
                 broker.queues().request_sync(partition);
             }
             Ok(Receipt::appended(log.receipt_of(staged, Some(durability)), topic, partition))
+        })
+    }
+
+    /// Makes the space that an append was refused for, and tries again.
+    #[cold]
+    fn append_after(
+        &self,
+        error: tailwater_log::Error,
+        partition: &Arc<LazyLog>,
+        log: &Log,
+        records: &[NewRecord<'_>],
+        room: Room,
+    ) -> Result<Staged> {
+        let Shared { broker, topic, .. } = &*self.shared;
+        let when_full = if room == Room::Wait { WhenFull::Wait } else { WhenFull::Fail };
+        broker.with_space(topic, partition, log, Err(error), || {
+            log.append_staged(records, when_full).map_err(|error| *error)
         })
     }
 
