@@ -363,6 +363,18 @@ impl Log {
         Ok(self.inner.ends.durable())
     }
 
+    /// Looks what the process that writes has made durable since the last look; a [fetch](Log::fetch) at the end does so
+    /// itself. Does nothing for a log that this process writes.
+    ///
+    /// What is durable is seen once it is recorded: with the next append, or when the writer has been idle for 50 ms.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Log::attach_read_only`]. The log then shows what it did before.
+    pub fn refresh(&self) -> Result<()> {
+        self.inner.refresh()
+    }
+
     /// Whether something was appended that is not durable yet.
     #[must_use]
     pub fn has_unsynced(&self) -> bool {

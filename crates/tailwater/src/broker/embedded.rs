@@ -10,6 +10,7 @@ use super::inner::Inner;
 use super::lazy_log::LazyLog;
 use super::stats::MaintenanceReport;
 use super::topic::Topic;
+use crate::consumer::OpenPartition;
 use crate::receipt::{Appended, Receipt};
 use crate::{Message, Result, TopicPartition};
 
@@ -192,8 +193,9 @@ impl Embedded {
         act: impl FnOnce(&tailwater_log::Log) -> tailwater_log::Result<T>,
     ) -> Result<T> {
         let (topic, lazy) = self.find(partition)?;
-        let log = topic.open(&lazy)?;
-        let done = act(&log).map_err(|error| topic.explain(error, lazy.place()));
+        let open = OpenPartition::new(&topic, &lazy)?;
+        open.refresh()?;
+        let done = act(&open.log).map_err(|error| open.explain(error));
         if !self.inner.is_read_only() {
             self.inner.queues().note_activity(&lazy);
         }

@@ -115,6 +115,8 @@ impl Inner {
         let groups = self.groups()?;
         if self.is_read_only() {
             groups.store.refresh()?;
+            // After the positions, so that each topic which they are in is known.
+            self.refresh_if_attached()?;
         }
         Ok(groups)
     }
@@ -145,7 +147,7 @@ impl Inner {
         for (identity, committed) in positions {
             // A topic that was deleted meanwhile has no positions any more.
             let Some(partition) = self.open_by_identity(identity)? else { continue };
-            let end = partition.log.visible_end(FetchIsolation::Visible);
+            let end = partition.visible_end(FetchIsolation::Visible)?;
             described.positions.push(GroupPosition {
                 partition: TopicPartition::clone(partition.place()),
                 committed: Cursor::new(identity, committed.position),

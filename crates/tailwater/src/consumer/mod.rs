@@ -320,7 +320,7 @@ impl Consumer {
     ///
     /// # Errors
     ///
-    /// [`Error::NotAssigned`].
+    /// [`Error::NotAssigned`]; of a broker that is attached read-only, those of looking at the files.
     pub fn lag(&self, partition: &TopicPartition) -> Result<Lag> {
         self.state.borrow().lag(partition)
     }

@@ -32,6 +32,21 @@ impl OpenPartition {
         self.log.identity()
     }
 
+    /// Where a reader at `isolation` stops for now.
+    pub(crate) fn visible_end(&self, isolation: FetchIsolation) -> Result<Offset> {
+        self.refresh()?;
+        Ok(self.log.visible_end(isolation))
+    }
+
+    /// Where another process writes, looks what it has made durable since the last look.
+    pub(crate) fn refresh(&self) -> Result<()> {
+        match self.log.refresh() {
+            // The directories of a topic go before the catalog says that it is deleted: until then, what was seen last.
+            Err(error) if error.is_not_found() => Ok(()),
+            refreshed => refreshed.map_err(|error| self.explain(error)),
+        }
+    }
+
     /// The position at `offset` of the present history.
     pub(crate) fn position_at(&self, offset: Offset) -> Result<Position> {
         let epoch = self.log.epoch_at(offset).map_err(|error| self.explain(error))?;
@@ -45,6 +60,7 @@ impl OpenPartition {
         isolation: FetchIsolation,
         clock: &Arc<dyn Clock>,
     ) -> Result<Position> {
+        self.refresh()?;
         let log = &self.log;
         let at_time = |time| match log.offset_for_time(time) {
             Ok(found) => self.position_at(found.unwrap_or_else(|| log.visible_end(isolation))),

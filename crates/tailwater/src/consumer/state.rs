@@ -466,7 +466,7 @@ impl State {
     pub(super) fn lag(&self, place: &TopicPartition) -> Result<Lag> {
         let partition = &self.partitions[self.find(place)?];
         let done = self.committed_position(partition).unwrap_or(partition.position);
-        Ok(Lag::new(done.offset, partition.open.log.visible_end(self.options.isolation)))
+        Ok(Lag::new(done.offset, partition.open.visible_end(self.options.isolation)?))
     }
 
     /// What the store says: an administrator may have changed it.
