@@ -145,7 +145,7 @@ impl Reader {
         for (assigned, start) in changes.assigned.iter().zip(self.member.starts(&changes.assigned)) {
             let offset = match start {
                 Start::At(committed) => committed.position.offset.get(),
-                Start::LogStart | Start::Reset => {
+                Start::Noted(_) | Start::LogStart | Start::Reset => {
                     first.push(commit(assigned.partition, 0));
                     0
                 }

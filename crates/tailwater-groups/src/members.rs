@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tailwater_log::Signal;
 
 use crate::coordinator::{Coordinator, GroupEpoch, JoinError, MemberId, MonotonicMs, Topics};
+use crate::store::Starts;
 use crate::table::PartitionKey;
 use crate::{Committed, GroupId, GroupKind, GroupLifetime};
 
@@ -42,6 +43,8 @@ pub(crate) struct LiveState {
     pub(crate) coordinator: Coordinator,
     /// What an ephemeral group has committed.
     pub(crate) positions: BTreeMap<PartitionKey, Committed>,
+    /// Where an ephemeral group starts.
+    pub(crate) starts: Starts,
     signals: BTreeMap<MemberId, Arc<Signal>>,
     /// Whether the last member has left: whoever joins makes another one.
     has_ended: bool,
@@ -120,6 +123,7 @@ impl Members {
         let state = LiveState {
             coordinator: Coordinator::new(registry.last_epoch, Arc::clone(&registry.topics)),
             positions: BTreeMap::new(),
+            starts: Starts::new(),
             signals: BTreeMap::new(),
             has_ended: false,
         };

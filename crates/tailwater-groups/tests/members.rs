@@ -186,6 +186,51 @@ fn members_that_start_together_meet_each_their_own_partitions() {
     assert_eq!(starts[2..], [Start::LogStart, Start::LogStart]);
 }
 
+// A member that failed between finding out where the group starts and committing it took that along.
+#[test]
+fn where_a_group_starts_is_what_was_noted_first_until_it_is_committed() {
+    let (_disk, store) = new_store();
+    store.set_topics(&topics(1, 1, 2));
+    let at = |offset| commit(partition(1, 0), offset).position;
+    for lifetime in [GroupLifetime::Lasting, GroupLifetime::Ephemeral] {
+        let id = group(&format!("{lifetime}"));
+        let join = || store.join(&id, to_first(), lifetime, &Arc::new(Signal::new())).unwrap();
+        let (first, second) = (join(), join());
+        let came = first.poll().unwrap().assigned;
+        assert_eq!((came[0].partition, first.starts(&came)), (partition(1, 0), vec![Start::Reset]));
+        assert_eq!(first.note_start(came[0].partition, at(70)), at(70));
+        assert_eq!(first.note_start(came[0].partition, at(80)), at(70), "another has found out before");
+        drop(first);
+        let taken = second.poll().unwrap().assigned;
+        assert_eq!(second.starts(&taken), [Start::Noted(at(70)), Start::Reset]);
+        drop(second.commit(&[commit(taken[1].partition, 30)]).unwrap());
+        assert_eq!(second.starts(&taken)[0], Start::Noted(at(70)));
+        drop(second.commit(&[commit(taken[0].partition, 71)]).unwrap());
+        assert!(matches!(&second.starts(&taken)[0], Start::At(found) if found.position == at(71)));
+        drop(second);
+        // A lasting group goes on; the ephemeral one has ended, and starts anew.
+        let third = join();
+        let is_lasting = matches!(third.starts(&taken)[..], [Start::At(_), Start::At(_)]);
+        assert_eq!(is_lasting, lifetime == GroupLifetime::Lasting);
+    }
+    // What was noted and never committed goes with the group, and with the topic.
+    let id = group("gone");
+    let join = || store.join(&id, to_first(), GroupLifetime::Lasting, &Arc::new(Signal::new())).unwrap();
+    let noting = |member: &Member| {
+        let came = member.poll().unwrap().assigned;
+        assert_eq!(member.starts(&came), [Start::Reset, Start::Reset]);
+        member.note_start(came[0].partition, at(7));
+    };
+    noting(&join());
+    assert!(matches!(store.delete_group(&id), Err(Error::UnknownGroup { .. })));
+    noting(&join());
+    store.forget_topics(|known| known == topic(1)).unwrap();
+    noting(&join());
+    drop(store.set_positions(&id, &[commit(partition(1, 0), 9)]).unwrap());
+    drop(store.delete_group(&id).unwrap());
+    noting(&join());
+}
+
 #[test]
 fn topics_that_come_later_reach_patterns_of_all_groups() {
     let (_disk, store) = new_store();

@@ -2,16 +2,16 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tailwater_log::{Offset, PartitionIdentity, Receipt};
 
-use super::{Inner, append};
+use super::{Inner, Starts, append, forget};
 use crate::coordinator::{Assigned, Changes, Fenced, MemberEpoch, MemberId};
 use crate::members::LiveGroup;
 use crate::table::key_of;
-use crate::{Commit, Committed, Error, GroupId, GroupKind, GroupLifetime, Result};
+use crate::{Commit, Committed, Error, GroupId, GroupKind, GroupLifetime, Position, Result};
 
 /// One who reads as a member of a group, from [`GroupStore::join`](crate::GroupStore::join). Dropping it leaves the group:
 /// nothing is committed or written, nothing is waited for, and those who gain by it are woken.
@@ -20,7 +20,7 @@ use crate::{Commit, Committed, Error, GroupId, GroupKind, GroupLifetime, Result}
 ///
 /// 1. [`poll`](Member::poll), and do as it says: let go of what is lost or revoked; run the listener for what is to be
 ///    given up, [`commit`](Member::commit), [`release`](Member::release); find the [`starts`](Member::starts) of what is
-///    assigned, and where it is the first to come, commit one.
+///    assigned, and where it is the first to come, [note](Member::note_start) and commit one.
 /// 2. Fetch, and [`deliver`](Member::deliver) what is to be returned, or nothing. What may not be delivered is put back.
 /// 3. Or, to sleep: arm the signal, poll and fetch once more, [`wait`](Member::wait), and sleep until the signal or that
 ///    time; then begin again.
@@ -31,6 +31,8 @@ pub struct Member {
     id: MemberId,
     /// The epoch it had when it last did something, for when it is no member any more.
     last_epoch: AtomicU64,
+    /// Whether a commit may be of a start that was noted.
+    has_starts: AtomicBool,
 }
 
 /// Where a member begins to read a partition that it was assigned.
@@ -38,6 +40,9 @@ pub struct Member {
 pub enum Start {
     /// Where the group has come to.
     At(Committed),
+    /// Where a member that came before found that the group starts, and did not come to commit. The log may have been
+    /// truncated since.
+    Noted(Position),
     /// At the log start, whatever the reset policy: the partition came after the group had met its topic.
     LogStart,
     /// Where the reset policy says: the group meets the topic.
@@ -46,7 +51,14 @@ pub enum Start {
 
 impl Member {
     pub(super) fn new(store: Arc<Inner>, group: GroupId, live: Arc<LiveGroup>, id: MemberId) -> Self {
-        let member = Self { store, group, live, id, last_epoch: AtomicU64::new(0) };
+        let member = Self {
+            store,
+            group,
+            live,
+            id,
+            last_epoch: AtomicU64::new(0),
+            has_starts: AtomicBool::new(false),
+        };
         member.note_epoch();
         member
     }
@@ -137,17 +149,47 @@ impl Member {
     /// Where to begin in partitions that a poll has assigned. Waits for commits that are under way, so that none by the one
     /// who had a partition before is missed.
     ///
-    /// Where this says [`Start::LogStart`] or [`Start::Reset`], the member commits the offset that this comes to before it
-    /// delivers a record: from then on the group goes on from there.
+    /// Where this says [`Start::LogStart`] or [`Start::Reset`], the member [notes](Member::note_start) what this comes to
+    /// as soon as it knows. That, and [`Start::Noted`], it commits before it delivers a record: from then on the group goes
+    /// on from there.
     #[must_use]
     pub fn starts(&self, assigned: &[Assigned]) -> Vec<Start> {
         let _appending = (self.lifetime() == GroupLifetime::Lasting).then(|| self.store.lock_appending());
-        let start = |assigned: &Assigned| match self.committed(assigned.partition) {
-            Some(committed) => Start::At(committed),
-            None if assigned.came_later => Start::LogStart,
-            None => Start::Reset,
+        let noted: Vec<_> = self.with_starts(|starts| {
+            let noted = |assigned: &Assigned| starts.get(&key_of(assigned.partition)).copied();
+            assigned.iter().map(noted).collect()
+        });
+        if noted.iter().any(Option::is_some) {
+            self.has_starts.store(true, Ordering::Relaxed);
+        }
+        let start = |(assigned, noted): (&Assigned, Option<Position>)| {
+            if let Some(committed) = self.committed(assigned.partition) {
+                return Start::At(committed);
+            }
+            noted.map_or(if assigned.came_later { Start::LogStart } else { Start::Reset }, Start::Noted)
         };
-        assigned.iter().map(start).collect()
+        assigned.iter().zip(noted).map(start).collect()
+    }
+
+    /// Notes where the group starts in a partition in which it has not committed. From then on it starts there, whoever
+    /// comes to commit it: so that nothing is skipped that is published until then. In memory only: after a crash it is
+    /// found out anew.
+    ///
+    /// Returns where it starts: what was noted first.
+    pub fn note_start(&self, partition: PartitionIdentity, position: Position) -> Position {
+        self.has_starts.store(true, Ordering::Relaxed);
+        self.with_starts(|starts| *starts.entry(key_of(partition)).or_insert(position))
+    }
+
+    fn with_starts<T>(&self, act: impl FnOnce(&mut Starts) -> T) -> T {
+        match self.lifetime() {
+            GroupLifetime::Lasting => self.store.starts.of(&self.group, act),
+            GroupLifetime::Ephemeral => {
+                let (done, woken) = self.live.run(|state| act(&mut state.starts));
+                woken.wake();
+                done
+            }
+        }
     }
 
     /// What the group has committed in a partition, whether it is durable yet or not.
@@ -182,6 +224,13 @@ impl Member {
             GroupLifetime::Ephemeral => self.commit_in_memory(commits)?,
         };
         woken.wake();
+        if self.has_starts.load(Ordering::Relaxed) {
+            let has_more = self.with_starts(|starts| {
+                forget(starts, commits);
+                !starts.is_empty()
+            });
+            self.has_starts.store(has_more, Ordering::Relaxed);
+        }
         self.note_epoch();
         Ok(receipt)
     }

@@ -7,10 +7,13 @@
 //! - Whether a member owns what it commits is looked at with appending held, and whoever takes a partition over reads what
 //!   is committed with appending held: it sees every commit of the one before it.
 //! - What was appended is committed: readers in this process see it before it is durable.
+//! - Where a group starts in a partition is found out once, and noted before anything that can fail: what a member noted and
+//!   did not come to commit, the next one commits.
 
 mod append;
 mod member;
 mod rewrite;
+mod starts;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -20,6 +23,8 @@ use tailwater_log::{Clock, Log, Offset, PartitionIdentity, Receipt, RecoveryOutc
 
 pub use member::{Member, Start};
 pub use rewrite::{REWRITE_MIN_RECORDS, REWRITE_RECORDS_PER_ENTRY};
+use starts::LastingStarts;
+pub(crate) use starts::Starts;
 
 use crate::clock::{MonotonicClock, SystemMonotonicClock};
 use crate::coordinator::{Coordinator, JoinError, MemberId, MemberSpec, Topics};
@@ -47,6 +52,7 @@ struct Inner {
     is_read_only: bool,
     table: RwLock<Table>,
     members: Members,
+    starts: LastingStarts,
     /// Held around every append and what it changes in `table`: how much of the log the table has.
     appending: Mutex<Cursor>,
     /// Held by a rewrite.
@@ -95,6 +101,7 @@ impl GroupStore {
             is_read_only,
             table: RwLock::new(table),
             members: Members::default(),
+            starts: LastingStarts::default(),
             appending: Mutex::new(cursor),
             rewriting: Mutex::new(()),
         };
@@ -352,7 +359,9 @@ impl GroupStore {
         append::check_set(commits)?;
         let mut cursor = self.inner.lock_appending();
         self.inner.check_empty(group)?;
-        self.inner.append_commits(&mut cursor, group, GroupKind::Consumer, commits)
+        let receipt = self.inner.append_commits(&mut cursor, group, GroupKind::Consumer, commits)?;
+        self.inner.starts.of(group, |starts| forget(starts, commits));
+        Ok(receipt)
     }
 
     /// Deletes a group and all its positions. The receipt completes when that is durable.
@@ -367,6 +376,7 @@ impl GroupStore {
         self.inner.check_writable()?;
         let mut cursor = self.inner.lock_appending();
         self.inner.check_empty(group)?;
+        self.inner.starts.forget_group(group);
         let partitions: Vec<_> = {
             let table = self.inner.read_table();
             let known = table.group(group).filter(|known| known.registration().is_some());
@@ -389,16 +399,18 @@ impl GroupStore {
     ///
     /// [`Error::ReadOnly`], [`Error::Log`].
     pub fn forget_topics(&self, is_gone: impl Fn(TopicId) -> bool) -> Result<()> {
-        let topics: BTreeSet<TopicId> = {
+        let mut topics: BTreeSet<TopicId> = {
             let table = self.inner.read_table();
             let positions = table.registered().flat_map(|(_, _, group)| group.positions());
             positions.map(|(partition, _)| partition.topic_id).collect()
         };
+        topics.extend(self.inner.starts.topics());
         let gone: BTreeSet<TopicId> = topics.into_iter().filter(|topic| is_gone(*topic)).collect();
         if gone.is_empty() {
             return Ok(());
         }
         self.inner.check_writable()?;
+        self.inner.starts.forget_topics(|topic| gone.contains(&topic));
         let mut cursor = self.inner.lock_appending();
         let mut forgotten: Vec<(GroupId, PartitionIdentity)> = {
             let table = self.inner.read_table();
@@ -421,6 +433,13 @@ impl GroupStore {
     #[must_use]
     pub fn log(&self) -> &Log {
         &self.inner.log
+    }
+}
+
+/// Forgets where a group was to start, where it has committed.
+fn forget(starts: &mut Starts, commits: &[Commit<'_>]) {
+    for commit in commits {
+        starts.remove(&key_of(commit.partition));
     }
 }
 

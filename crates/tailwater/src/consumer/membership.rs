@@ -10,8 +10,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use tailwater_groups::coordinator::{Assigned, Changes, MemberSpec};
-use tailwater_groups::{Commit, GroupKind, GroupLifetime, Member, Position, Start};
-use tailwater_log::{Offset, PartitionIdentity, Signal};
+use tailwater_groups::{Commit, Committed, GroupKind, GroupLifetime, Member, Position, Start};
+use tailwater_log::{FetchIsolation, Offset, PartitionIdentity, Signal};
 
 use super::assigned::AssignedPartition;
 use super::listener::{Rebalance, RebalanceListener};
@@ -109,35 +109,38 @@ impl Membership {
         if self.has_committed && self.is_lasting() { self.groups.sync() } else { Ok(()) }
     }
 
-    /// Finds out where the group starts in partitions that are new to this member. Where it has never been, what the reset
-    /// policy says is committed, for all of them at once, before a record is handed out.
-    pub(super) fn first_contact(
+    /// Finds out where the group starts in partitions that are new to this member. What the reset policy says is noted as
+    /// soon as it is known, for all members: where anything fails from here on, whoever comes next starts there too.
+    pub(super) fn find_starts(
         &self,
         came: &[Assigned],
-        added: &mut [AssignedPartition],
+        added: &[AssignedPartition],
         options: &ConsumerOptions,
-    ) -> Result<()> {
+    ) -> Result<Vec<Found>> {
+        let starts = self.member.starts(came).into_iter().zip(added);
+        // All of them, before any error is looked at.
+        let found: Vec<_> =
+            starts.map(|(start, partition)| self.find_start(start, partition, options)).collect();
+        found.into_iter().collect()
+    }
+
+    /// Has the member begin where that is. Where the group has never been, this is committed, for all of them at once, before
+    /// a record is handed out.
+    pub(super) fn begin(&self, added: &mut [AssignedPartition], found: &[Found]) -> Result<()> {
         let mut commits = Vec::new();
         let mut is_durable = true;
-        for (start, partition) in self.member.starts(came).into_iter().zip(added.iter_mut()) {
-            let place = match start {
-                Start::At(committed) => {
-                    is_durable &= !self.is_lasting() || self.groups.store().is_durable(&committed);
-                    partition.go_to(committed.position);
-                    partition.committed = Some(committed.position);
-                    continue;
+        for (partition, found) in added.iter_mut().zip(found) {
+            match found {
+                Found::Committed(committed) => {
+                    is_durable &= !self.is_lasting() || self.groups.store().is_durable(committed);
                 }
-                Start::LogStart => SeekTo::Earliest,
-                Start::Reset => {
-                    let place = options.reset.place();
-                    place.ok_or_else(|| no_committed_offset(partition, Some(self.member.group())))?
+                Found::New(position) => {
+                    self.prepare(partition, position.offset)?;
+                    commits.push(Commit::new(partition.open.identity(), *position));
                 }
-            };
-            let position = self.resolve(partition, place, options)?;
-            let identity = partition.open.identity();
-            commits.push(Commit { partition: identity, position, metadata: "", may_go_back: false });
-            partition.go_to(position);
-            partition.committed = Some(position);
+            }
+            partition.go_to(found.position());
+            partition.committed = Some(found.position());
         }
         if !commits.is_empty() {
             let receipt = self.member.commit(&commits).map_err(|error| explain_commit(error, added))?;
@@ -149,17 +152,46 @@ impl Membership {
         Ok(())
     }
 
-    fn resolve(
+    fn find_start(
         &self,
+        start: Start,
         partition: &AssignedPartition,
-        place: SeekTo,
         options: &ConsumerOptions,
-    ) -> Result<Position> {
-        let clock = options.broker.clock();
-        if self.is_lasting() {
-            partition.open.resolve_for_group(place, clock)
+    ) -> Result<Found> {
+        let place = match start {
+            Start::At(committed) => return Ok(Found::Committed(committed)),
+            Start::Noted(position) => return partition.open.still_there(position).map(Found::New),
+            Start::LogStart => SeekTo::Earliest,
+            Start::Reset => {
+                let place = options.reset.place();
+                place.ok_or_else(|| no_committed_offset(partition, Some(self.member.group())))?
+            }
+        };
+        let isolation = if self.is_lasting() { FetchIsolation::Visible } else { options.isolation };
+        let position = partition.open.resolve(place, isolation, options.broker.clock())?;
+        let noted = self.member.note_start(partition.open.identity(), position);
+        if noted == position {
+            Ok(Found::New(position))
         } else {
-            partition.open.resolve(place, options.isolation, clock)
+            partition.open.still_there(noted).map(Found::New)
+        }
+    }
+}
+
+/// Where a group starts in a partition.
+#[derive(Debug)]
+pub(super) enum Found {
+    /// Where it has come to.
+    Committed(Committed),
+    /// Where it has never been: to be committed.
+    New(Position),
+}
+
+impl Found {
+    fn position(&self) -> Position {
+        match self {
+            Found::Committed(committed) => committed.position,
+            Found::New(position) => *position,
         }
     }
 }
@@ -278,7 +310,23 @@ impl State {
             }
         }
         if let Some(membership) = self.membership.as_ref().filter(|_| !added.is_empty()) {
-            match membership.first_contact(&came, &mut added, &self.options) {
+            let begun = membership.find_starts(&came, &added, &self.options).and_then(|mut found| {
+                if outcome.is_err() {
+                    // A topic is met as a whole: in what is left of it the group would not start where the policy says.
+                    let is_met = |(start, assigned): (&Found, &Assigned)| {
+                        assigned.came_later || matches!(start, Found::Committed(_))
+                    };
+                    let is_met: Vec<bool> = found.iter().zip(&came).map(is_met).collect();
+                    left.extend(
+                        came.iter().zip(&is_met).filter(|(_, is_met)| !**is_met).map(|(came, _)| *came),
+                    );
+                    keep(&mut came, &is_met);
+                    keep(&mut added, &is_met);
+                    keep(&mut found, &is_met);
+                }
+                membership.begin(&mut added, &found)
+            });
+            match begun {
                 Ok(()) => {
                     self.is_announced = false;
                     self.partitions.append(&mut added);
@@ -392,4 +440,10 @@ impl State {
     fn shared(&mut self) -> Option<&mut Shared> {
         self.membership.as_mut()?.shared.as_mut()
     }
+}
+
+/// Keeps those elements of which `is_kept` says so.
+fn keep<T>(elements: &mut Vec<T>, is_kept: &[bool]) {
+    let mut is_kept = is_kept.iter();
+    elements.retain(|_| is_kept.next().is_some_and(|is_kept| *is_kept));
 }

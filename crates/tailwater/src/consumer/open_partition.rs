@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tailwater_groups::Position;
+use tailwater_groups::{Position, Resumption, resume};
 use tailwater_log::{FetchIsolation, Log, Offset, PartitionIdentity};
 
 use super::SeekTo;
@@ -92,6 +92,16 @@ impl OpenPartition {
             }
             SeekTo::Time(time) => at_time(time),
             SeekTo::Ago(ago) => at_time(clock.now().saturating_sub_ms(whole_ms(ago))),
+        }
+    }
+
+    /// `position`, or where the log's history parts from that of the position, if it was truncated since.
+    pub(crate) fn still_there(&self, position: Position) -> Result<Position> {
+        let epoch_end = self.log.epoch_end(position.epoch).map_err(|error| self.explain(error))?;
+        match resume(position, self.log.log_start_offset(), epoch_end) {
+            // Of what was removed the reader is told.
+            Resumption::At(_) | Resumption::Gap { .. } => Ok(position),
+            Resumption::Diverged { epoch_end } => self.position_at(epoch_end),
         }
     }
 

@@ -351,7 +351,8 @@ impl State {
                     came_later: !is_first || has_met(partition),
                 };
                 let came: Vec<_> = added.iter().map(came).collect();
-                membership.first_contact(&came, &mut added, &self.options)?;
+                let found = membership.find_starts(&came, &added, &self.options)?;
+                membership.begin(&mut added, &found)?;
             }
             None => {
                 // Partitions that came later are read from their start, so that nothing is missed.
