@@ -1,4 +1,4 @@
-//! A record as one JSON object a line: what `consume --json` prints is what `produce --json` reads.
+//! A record as one JSON object a line: what `consume --json` and `export` print is what `produce --json` and `import` read.
 //!
 //! | Field | Printed | Read |
 //! |---|---|---|
@@ -13,30 +13,35 @@
 //!
 //! Any other field is an error, so that a misspelt one is not lost. Base64 is the standard alphabet with padding.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use serde::de::{Unexpected, Visitor};
 use serde::{Deserialize, Deserializer};
 use tailwater::{Header, PartitionId, Timestamp};
 
 use crate::format::{Fields, put};
 use crate::time::{When, parse_when};
 
-/// A record to produce, as a JSON object says it.
+/// A record to produce, as a JSON object says it. Text without escapes is borrowed from the line.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct JsonRecord {
+pub struct JsonRecord<'l> {
     /// The key, if there is one.
-    pub key: Option<Vec<u8>>,
+    pub key: Option<Cow<'l, [u8]>>,
     /// The value; `None` for a tombstone, which has a key then.
-    pub value: Option<Vec<u8>>,
+    pub value: Option<Cow<'l, [u8]>>,
     /// The headers, in order.
-    pub headers: Vec<(String, Option<Vec<u8>>)>,
+    pub headers: Vec<JsonHeader<'l>>,
     /// The partition, if it is given.
     pub partition: Option<PartitionId>,
     /// The create time, if it is given.
     pub timestamp: Option<Timestamp>,
 }
+
+/// A header's name and its value.
+pub type JsonHeader<'l> = (Cow<'l, str>, Option<Cow<'l, [u8]>>);
 
 /// Why a line is no record.
 #[derive(Debug)]
@@ -88,18 +93,18 @@ impl std::error::Error for JsonError {}
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Wire {
-    #[serde(default)]
-    key: Option<String>,
-    #[serde(default)]
-    key_base64: Option<String>,
+struct Wire<'l> {
+    #[serde(default, borrow)]
+    key: Option<Text<'l>>,
+    #[serde(default, borrow)]
+    key_base64: Option<Text<'l>>,
     /// Absent and null are not the same.
-    #[serde(default, deserialize_with = "present")]
-    value: Option<Option<String>>,
-    #[serde(default)]
-    value_base64: Option<String>,
-    #[serde(default)]
-    headers: Option<Vec<WireHeader>>,
+    #[serde(default, borrow, deserialize_with = "present")]
+    value: Option<Option<Text<'l>>>,
+    #[serde(default, borrow)]
+    value_base64: Option<Text<'l>>,
+    #[serde(default, borrow)]
+    headers: Option<Vec<WireHeader<'l>>>,
     #[serde(default)]
     partition: Option<u32>,
     #[serde(default)]
@@ -114,23 +119,69 @@ struct Wire {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct WireHeader {
-    key: String,
-    #[serde(default)]
-    value: Option<String>,
-    #[serde(default)]
-    value_base64: Option<String>,
+struct WireHeader<'l> {
+    #[serde(borrow)]
+    key: Text<'l>,
+    #[serde(default, borrow)]
+    value: Option<Text<'l>>,
+    #[serde(default, borrow)]
+    value_base64: Option<Text<'l>>,
 }
 
+/// In a type of its own: `serde` does not borrow what is in an `Option` otherwise.
 #[derive(Deserialize)]
-#[serde(untagged)]
-enum WireTime {
-    Millis(i64),
-    Text(String),
+struct Text<'l>(#[serde(borrow)] Cow<'l, str>);
+
+impl<'l> Text<'l> {
+    fn into_bytes(self) -> Cow<'l, [u8]> {
+        match self.0 {
+            Cow::Borrowed(text) => Cow::Borrowed(text.as_bytes()),
+            Cow::Owned(text) => Cow::Owned(text.into_bytes()),
+        }
+    }
 }
 
-fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<String>>, D::Error> {
-    Option::deserialize(deserializer).map(Some)
+/// `None` for a text that is no time.
+struct WireTime(Option<Timestamp>);
+
+impl<'de> Deserialize<'de> for WireTime {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(WireTimeVisitor)
+    }
+}
+
+struct WireTimeVisitor;
+
+impl Visitor<'_> for WireTimeVisitor {
+    type Value = WireTime;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("milliseconds since 1970, or a time such as \"2026-11-22T18:30:00Z\"")
+    }
+
+    fn visit_i64<E: serde::de::Error>(self, ms: i64) -> Result<WireTime, E> {
+        Ok(WireTime(Some(Timestamp::from_millis(ms))))
+    }
+
+    fn visit_u64<E: serde::de::Error>(self, ms: u64) -> Result<WireTime, E> {
+        let ms = i64::try_from(ms).map_err(|_| E::invalid_value(Unexpected::Unsigned(ms), &self))?;
+        self.visit_i64(ms)
+    }
+
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<WireTime, E> {
+        Ok(WireTime(match parse_when(text) {
+            Ok(When::At(time)) => Some(time),
+            _ => None,
+        }))
+    }
+}
+
+fn present<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    T::deserialize(deserializer).map(Some)
 }
 
 /// Reads a record.
@@ -146,12 +197,12 @@ fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<S
 /// assert_eq!(record.key.as_deref(), Some(&b"table 4"[..]));
 /// assert_eq!(record.value.as_deref(), Some(&[0, 255][..]));
 /// ```
-pub fn parse_record(line: &[u8]) -> Result<JsonRecord, JsonError> {
+pub fn parse_record(line: &[u8]) -> Result<JsonRecord<'_>, JsonError> {
     // Serde would take a list of the fields' values too.
     if line.trim_ascii_start().first() != Some(&b'{') {
         return Err(JsonError::NotAnObject);
     }
-    let wire: Wire = serde_json::from_slice(line).map_err(JsonError::Syntax)?;
+    let wire: Wire<'_> = serde_json::from_slice(line).map_err(JsonError::Syntax)?;
     let key = either("key", "key_base64", wire.key, wire.key_base64)?;
     let value = match (wire.value, wire.value_base64) {
         (None, None) => return Err(JsonError::NoValue),
@@ -163,15 +214,11 @@ pub fn parse_record(line: &[u8]) -> Result<JsonRecord, JsonError> {
     }
     let headers = wire.headers.unwrap_or_default().into_iter().map(|header| {
         let value = either("value", "value_base64", header.value, header.value_base64)?;
-        Ok((header.key, value))
+        Ok((header.key.0, value))
     });
     let timestamp = match wire.timestamp {
         None => None,
-        Some(WireTime::Millis(ms)) => Some(Timestamp::from_millis(ms)),
-        Some(WireTime::Text(text)) => match parse_when(&text) {
-            Ok(When::At(time)) => Some(time),
-            _ => return Err(JsonError::Timestamp),
-        },
+        Some(WireTime(time)) => Some(time.ok_or(JsonError::Timestamp)?),
     };
     let partition = match wire.partition {
         None => None,
@@ -180,18 +227,20 @@ pub fn parse_record(line: &[u8]) -> Result<JsonRecord, JsonError> {
     Ok(JsonRecord { key, value, headers: headers.collect::<Result<_, _>>()?, partition, timestamp })
 }
 
-fn either(
+fn either<'l>(
     field: &'static str,
     encoded_field: &'static str,
-    text: Option<String>,
-    encoded: Option<String>,
-) -> Result<Option<Vec<u8>>, JsonError> {
+    text: Option<Text<'l>>,
+    encoded: Option<Text<'l>>,
+) -> Result<Option<Cow<'l, [u8]>>, JsonError> {
     match (text, encoded) {
         (Some(_), Some(_)) => Err(JsonError::Both { field }),
         (Some(text), None) => Ok(Some(text.into_bytes())),
         (None, Some(encoded)) => {
-            let decoded = STANDARD.decode(encoded);
-            decoded.map(Some).map_err(|_| JsonError::NotBase64 { field: encoded_field })
+            let decoded = STANDARD.decode(encoded.0.as_bytes());
+            decoded
+                .map(|bytes| Some(Cow::Owned(bytes)))
+                .map_err(|_| JsonError::NotBase64 { field: encoded_field })
         }
         (None, None) => Ok(None),
     }
@@ -289,8 +338,7 @@ mod tests {
             assert_eq!((record.key.as_deref(), record.value.as_deref()), (key, value));
             assert_eq!(record.partition, Some(PartitionId::new(3)));
             assert_eq!(record.timestamp, Some(Timestamp::from_millis(1000)));
-            let read: Vec<_> =
-                record.headers.iter().map(|(key, value)| (key.as_str(), value.as_deref())).collect();
+            let read: Vec<_> = record.headers.iter().map(|(key, value)| (&**key, value.as_deref())).collect();
             let given: Vec<_> = headers.iter().map(|header| (header.key, header.value)).collect();
             assert_eq!(read, given);
         }
@@ -310,7 +358,7 @@ mod tests {
     #[test]
     fn little_is_enough() {
         let record = parse_record(br#"{"value":"x"}"#).unwrap();
-        assert_eq!(record, JsonRecord { value: Some(b"x".to_vec()), ..JsonRecord::default() });
+        assert_eq!(record, JsonRecord { value: Some(b"x"[..].into()), ..JsonRecord::default() });
         let record =
             parse_record(br#" {"timestamp":"1970-01-01T00:00:01Z","key":"k","value":null} "#).unwrap();
         assert_eq!(record.timestamp, Some(Timestamp::from_millis(1000)));

@@ -1,6 +1,7 @@
-//! What goes to standard output: tables, JSON, and what to do when nobody reads it any more.
+//! What goes to standard output, or to a file: tables, JSON, and what to do when nobody reads it any more.
 
-use std::io::{self, IsTerminal, StdoutLock, Write};
+use std::fs::File;
+use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
 use comfy_table::{CellAlignment, Table, presets};
@@ -12,15 +13,29 @@ use crate::exit::{Failure, Result};
 /// How much is gathered before it is written, in bytes.
 const BUFFER_BYTES: usize = 64 * 1024;
 
-/// Standard output with a buffer. A closed one is [`Failure::StdoutClosed`].
+/// Standard output with a buffer, or a file. A closed standard output is [`Failure::StdoutClosed`].
 pub(crate) struct Output {
-    out: StdoutLock<'static>,
+    out: Box<dyn Write>,
+    /// What a file is called in errors.
+    file: Option<String>,
     buffer: Vec<u8>,
 }
 
 impl Output {
     pub(crate) fn new() -> Self {
-        Self { out: io::stdout().lock(), buffer: Vec::with_capacity(2 * BUFFER_BYTES) }
+        let out = Box::new(io::stdout().lock());
+        Self { out, file: None, buffer: Vec::with_capacity(2 * BUFFER_BYTES) }
+    }
+
+    pub(crate) fn to_file(file: File, name: String) -> Self {
+        Self { out: Box::new(file), file: Some(name), buffer: Vec::with_capacity(2 * BUFFER_BYTES) }
+    }
+
+    fn explain(&self, error: &io::Error) -> Failure {
+        match &self.file {
+            None => Failure::stdout(error),
+            Some(name) => Failure::failed(format!("cannot write {name}: {error}")),
+        }
     }
 
     /// What waits to be written: more can be appended, if [`Output::spill`] is called now and then.
@@ -35,7 +50,7 @@ impl Output {
         }
         let written = self.out.write_all(&self.buffer);
         self.buffer.clear();
-        written.map_err(|error| Failure::stdout(&error))
+        written.map_err(|error| self.explain(&error))
     }
 
     pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<()> {
@@ -57,7 +72,7 @@ impl Output {
     pub(crate) fn flush(&mut self) -> Result<()> {
         let written = self.out.write_all(&self.buffer).and_then(|()| self.out.flush());
         self.buffer.clear();
-        written.map_err(|error| Failure::stdout(&error))
+        written.map_err(|error| self.explain(&error))
     }
 }
 
@@ -125,6 +140,16 @@ pub(crate) fn progress(total_bytes: u64) -> ProgressBar {
         bar.set_style(style);
     }
     bar.enable_steady_tick(Duration::from_millis(200));
+    bar
+}
+
+/// A progress bar over about `total` records, on standard error if that is a terminal.
+pub(crate) fn progress_of_records(total: u64) -> ProgressBar {
+    let bar = progress(total);
+    let style = "{wide_bar} {human_pos} of {human_len} records, {per_sec}, {eta} left";
+    if let Ok(style) = ProgressStyle::with_template(style) {
+        bar.set_style(style);
+    }
     bar
 }
 

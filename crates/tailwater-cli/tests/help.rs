@@ -26,6 +26,8 @@ fn help_is_what_was_agreed_on() {
         &["topic", "delete-records"],
         &["produce"],
         &["consume"],
+        &["export"],
+        &["import"],
         &["groups"],
         &["groups", "list"],
         &["groups", "describe"],

@@ -14,7 +14,7 @@ use super::values::{parse_count, parse_partition};
 /// Ends with the last record that was there when it began, unless told to follow. Without a group it takes no lock, and
 /// reads while another process writes. With one it starts behind what the group has committed, and commits what it has
 /// printed once standard output has taken it; records that were printed and not committed are printed again next time.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 #[command(
     after_help = "A position is `earliest`, `latest`, an offset such as 17, -10 for the last ten of each partition, a \
                   time such as 2026-11-22T18:30:00Z, or 2h for two hours ago.\n\n\

@@ -5,6 +5,7 @@ mod consume;
 mod groups;
 mod produce;
 mod topic;
+mod transfer;
 mod values;
 
 use std::path::PathBuf;
@@ -19,6 +20,7 @@ pub(crate) use consume::ConsumeArgs;
 pub(crate) use groups::{GroupsCommand, TopicOrPartition};
 pub(crate) use produce::ProduceArgs;
 pub(crate) use topic::{AtOffset, TopicCommand};
+pub(crate) use transfer::{ExportArgs, ImportArgs};
 
 /// Says where the data is, unless `--data` does.
 const DATA_VARIABLE: &str = "TAILWATER_DATA";
@@ -72,6 +74,8 @@ pub(crate) enum Command {
     },
     Produce(ProduceArgs),
     Consume(ConsumeArgs),
+    Export(ExportArgs),
+    Import(ImportArgs),
     /// List, describe, create, reset and delete consumer groups
     Groups {
         #[command(subcommand)]

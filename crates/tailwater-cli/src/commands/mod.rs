@@ -4,7 +4,9 @@ mod bench;
 mod completions;
 mod consume;
 mod dump;
+mod export;
 mod groups;
+mod import;
 mod info;
 mod offsets;
 mod produce;
@@ -24,6 +26,8 @@ pub(crate) fn run(arguments: Arguments) -> Result<()> {
         Command::Topic { command } => topic::run(&directory, json, command),
         Command::Produce(args) => produce::run(&directory, json, args),
         Command::Consume(args) => consume::run(&directory, json, &args),
+        Command::Export(args) => export::run(&directory, args),
+        Command::Import(args) => import::run(&directory, json, args),
         Command::Groups { command } => groups::run(&directory, json, command),
         Command::Offsets(args) => offsets::run(&directory, json, &args),
         Command::Info => info::run(&directory, json),

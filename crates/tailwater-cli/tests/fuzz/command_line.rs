@@ -130,7 +130,7 @@ fn record(u: &mut Unstructured<'_>) -> Result<()> {
 }
 
 /// Printed as `consume --json` does, it is read as `produce --json` does.
-fn print_and_read(record: &JsonRecord) {
+fn print_and_read(record: &JsonRecord<'_>) {
     let mut record = record.clone();
     let partition = *record.partition.get_or_insert(PartitionId::ZERO);
     let created_at = *record.timestamp.get_or_insert_default();

@@ -68,6 +68,20 @@ impl Bounds {
         Ok(bounds)
     }
 
+    /// How many records are read at most, if what is there now is the end.
+    pub(super) fn records_left(&self, consumer: &Consumer) -> Result<u64> {
+        let mut left = 0;
+        for partition in self.partitions.iter().filter(|partition| !partition.is_finished) {
+            let position = consumer.position(&partition.place)?.offset;
+            let end = match partition.end {
+                Some(end) => end,
+                None => consumer.lag(&partition.place)?.end,
+            };
+            left += end.get().saturating_sub(position.get());
+        }
+        Ok(left)
+    }
+
     /// Whether any partition has an end.
     pub(super) fn is_bounded(&self) -> bool {
         self.until_time.is_some() || self.partitions.iter().any(|partition| partition.end.is_some())

@@ -4,13 +4,15 @@ mod bounds;
 mod printer;
 mod source;
 
+use std::fmt;
 use std::ptr;
 use std::time::{Duration, Instant};
 
+use indicatif::ProgressBar;
 use tailwater::{Broker, Consumer, Cursor, Error, Event, Receipt, Record, Records, TopicPartition};
 
 use self::bounds::{Bounds, Verdict};
-use self::printer::Printer;
+pub(super) use self::printer::Printer;
 use crate::args::ConsumeArgs;
 use crate::directory::{Directory, close};
 use crate::exit::{Failure, Result, warn};
@@ -21,6 +23,17 @@ use crate::signals;
 const LOOK: Duration = Duration::from_millis(100);
 
 pub(crate) fn run(directory: &Directory, json: bool, args: &ConsumeArgs) -> Result<()> {
+    print_to(directory, args, Printer::new(args, json), Output::new(), |_| ProgressBar::hidden())
+}
+
+/// Prints to `output`; `progress` makes a bar for at most so many records.
+pub(super) fn print_to(
+    directory: &Directory,
+    args: &ConsumeArgs,
+    printer: Printer,
+    output: Output,
+    progress: impl FnOnce(u64) -> ProgressBar,
+) -> Result<()> {
     let deadline = args.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
     // Waiting for a number of records is waiting.
     let follows = args.follow || (args.max.is_some() && args.timeout.is_some());
@@ -31,12 +44,14 @@ pub(crate) fn run(directory: &Directory, json: bool, args: &ConsumeArgs) -> Resu
         signals::interrupt_when_unread(source.consumer.interrupter())?;
     }
     let bounds = Bounds::new(&source, args, follows)?;
+    let bar = progress(bounds.records_left(&source.consumer)?);
     let consuming = Consuming {
         consumer: source.consumer,
         commits: source.commits,
         bounds,
-        printer: Printer::new(args, json),
-        output: Output::new(),
+        printer,
+        output,
+        bar,
         flushes_each: follows || source.commits,
         deadline,
         left: args.max,
@@ -54,6 +69,7 @@ struct Consuming {
     bounds: Bounds,
     printer: Printer,
     output: Output,
+    bar: ProgressBar,
     /// Whether what a poll returned is flushed before the next.
     flushes_each: bool,
     deadline: Option<Instant>,
@@ -76,6 +92,7 @@ enum End {
 impl Consuming {
     fn run(mut self, args: &ConsumeArgs) -> Result<()> {
         let ended = self.print_all();
+        self.bar.finish_and_clear();
         // What was printed before a failure is shown before it.
         self.output.flush()?;
         let end = ended?;
@@ -105,7 +122,9 @@ impl Consuming {
                 polled => polled?,
             };
             self.tell(&records)?;
+            let before = self.printed;
             let printed = self.print(&records)?;
+            self.bar.inc(self.printed - before);
             if self.flushes_each {
                 self.output.flush()?;
             }
@@ -129,6 +148,7 @@ impl Consuming {
 
     /// Says what happened besides records.
     fn tell(&mut self, records: &Records) -> Result<()> {
+        let warn = |text: fmt::Arguments<'_>| self.bar.suspend(|| warn(text));
         for event in records.events() {
             match event {
                 Event::Gap { partition, from, to } => {

@@ -7,13 +7,18 @@ use tailwater_cli::json;
 use crate::args::ConsumeArgs;
 
 /// How a record is printed.
-pub(super) enum Printer {
+pub(in crate::commands) enum Printer {
     Format(Format),
     /// The byte ends each record.
     Json(u8),
 }
 
 impl Printer {
+    /// A JSON object a line.
+    pub(in crate::commands) fn json_lines() -> Self {
+        Self::Json(b'\n')
+    }
+
     pub(super) fn new(args: &ConsumeArgs, json: bool) -> Self {
         let end = if args.zero { 0 } else { b'\n' };
         match &args.format {

@@ -12,16 +12,17 @@ mod shape;
 
 use std::fs::File;
 use std::io::{self, IsTerminal, Read};
+use std::path::PathBuf;
 use std::sync::mpsc;
 use std::thread;
 
 use indicatif::ProgressBar;
-use tailwater::{Broker, Error, Producer, ProducerOptions, TopicConfig};
+use tailwater::{Broker, Durability, Error, Producer, ProducerOptions, TopicConfig};
 use tailwater_cli::lines::LineCutter;
 
 use self::acknowledge::Acknowledger;
 use self::read::Reader;
-use self::shape::Shape;
+pub(super) use self::shape::Shape;
 use crate::args::ProduceArgs;
 use crate::directory::{Directory, Missing, close};
 use crate::exit::{Failure, Result};
@@ -42,33 +43,65 @@ pub(crate) fn run(directory: &Directory, json: bool, args: ProduceArgs) -> Resul
             "--json excludes --key, --key-separator, --header and --null-value: records say these themselves";
         return Err(Failure::usage(text));
     }
-    // Nothing is created for what cannot be.
-    TopicConfig::new().check(&args.topic)?;
-    let input = Input::open(&args)?;
-    let missing = if args.no_create { Missing::Fail } else { Missing::Create };
-    let broker = directory.open(missing)?;
-    let ending = signals::close_and_end(broker.clone())?;
-    let produced = produce(&broker, input, json, args);
-    ending.give_way();
-    let closed = close(&broker);
-    produced.and(closed)
-}
-
-fn produce(broker: &Broker, input: Input, json: bool, args: ProduceArgs) -> Result<()> {
-    let producer = producer(broker, &args)?;
-    let topic = producer.topic().to_owned();
-    let acks = args.acks;
-    let (sender, receiver) = mpsc::sync_channel(HANDOVERS_AHEAD);
     let delimiter = match (&args.delimiter, args.zero) {
         (Some(delimiter), _) => delimiter.0.clone(),
         (None, true) => vec![0],
         (None, false) => vec![b'\n'],
     };
+    let plan = Plan {
+        topic: args.topic.clone(),
+        create: (!args.no_create).then(TopicConfig::new),
+        durability: args.durability.map(Into::into),
+        acks: args.acks,
+        file: args.file.clone(),
+        delimiter,
+        shape: Shape::new(args, json),
+    };
+    plan.carry_out(directory).map(drop)
+}
+
+/// What is to be read, and how it is published.
+pub(super) struct Plan {
+    pub(super) topic: String,
+    /// What a topic that is missing is created with.
+    pub(super) create: Option<TopicConfig>,
+    /// What an acknowledgement means, if not what the topic says.
+    pub(super) durability: Option<Durability>,
+    /// Whether acknowledgements are printed.
+    pub(super) acks: bool,
+    /// What is read, if not standard input.
+    pub(super) file: Option<PathBuf>,
+    pub(super) delimiter: Vec<u8>,
+    pub(super) shape: Shape,
+}
+
+impl Plan {
+    /// Publishes all that is read. Returns how many records were acknowledged.
+    pub(super) fn carry_out(self, directory: &Directory) -> Result<u64> {
+        // Nothing is created for what cannot be.
+        self.create.clone().unwrap_or_default().check(&self.topic)?;
+        let input = Input::open(&self)?;
+        let missing = if self.create.is_some() { Missing::Create } else { Missing::Fail };
+        let broker = directory.open(missing)?;
+        let ending = signals::close_and_end(broker.clone())?;
+        let produced = produce(&broker, input, self);
+        ending.give_way();
+        let closed = close(&broker);
+        let count = produced?;
+        closed.map(|()| count)
+    }
+}
+
+fn produce(broker: &Broker, input: Input, plan: Plan) -> Result<u64> {
+    let producer = producer(broker, &plan)?;
+    let topic = producer.topic().to_owned();
+    let acks = plan.acks;
+    let (sender, receiver) = mpsc::sync_channel(HANDOVERS_AHEAD);
     let bar = input.bar;
     let reader = Reader {
-        unit: if delimiter == b"\n" { "line" } else { "record" },
-        cutter: LineCutter::new(&delimiter),
-        shape: Shape::new(args, json),
+        unit: if plan.delimiter == b"\n" { "line" } else { "record" },
+        cutter: LineCutter::new(&plan.delimiter),
+        shape: plan.shape,
         producer,
         sender,
         bar: bar.clone(),
@@ -95,7 +128,7 @@ fn produce(broker: &Broker, input: Input, json: bool, args: ProduceArgs) -> Resu
     };
     bar.finish_and_clear();
     let count = acknowledger.count();
-    done.map_err(|failure| {
+    done.map(|()| count).map_err(|failure| {
         failure.map_text(|text| {
             let records = if count == 1 { "record was" } else { "records were" };
             format!("{text}; {count} {records} acknowledged")
@@ -104,17 +137,17 @@ fn produce(broker: &Broker, input: Input, json: bool, args: ProduceArgs) -> Resu
 }
 
 /// A producer for the topic, which is created if it is missing.
-fn producer(broker: &Broker, args: &ProduceArgs) -> Result<Producer> {
+fn producer(broker: &Broker, plan: &Plan) -> Result<Producer> {
     let mut options = ProducerOptions::new();
-    if let Some(durability) = args.durability {
-        options = options.durability(durability.into());
+    if let Some(durability) = plan.durability {
+        options = options.durability(durability);
     }
-    match broker.producer_with(&args.topic, options.clone()) {
-        Err(Error::UnknownTopic { .. }) if !args.no_create => {
-            broker.create_topic(&args.topic, &TopicConfig::new())?;
-            Ok(broker.producer_with(&args.topic, options)?)
+    match (broker.producer_with(&plan.topic, options.clone()), &plan.create) {
+        (Err(Error::UnknownTopic { .. }), Some(config)) => {
+            broker.create_topic(&plan.topic, config)?;
+            Ok(broker.producer_with(&plan.topic, options)?)
         }
-        producer => Ok(producer?),
+        (producer, _) => Ok(producer?),
     }
 }
 
@@ -127,8 +160,8 @@ struct Input {
 }
 
 impl Input {
-    fn open(args: &ProduceArgs) -> Result<Self> {
-        let Some(path) = &args.file else {
+    fn open(plan: &Plan) -> Result<Self> {
+        let Some(path) = &plan.file else {
             let bar = ProgressBar::hidden();
             return Ok(Self { file: None, name: "standard input".to_owned(), bar });
         };
@@ -137,7 +170,7 @@ impl Input {
         let file = File::open(path).map_err(cannot)?;
         let length = file.metadata().map_err(cannot)?.len();
         // Acknowledgements on the same terminal show how far it is.
-        let is_shown = args.acks && io::stdout().is_terminal();
+        let is_shown = plan.acks && io::stdout().is_terminal();
         let bar = if is_shown { ProgressBar::hidden() } else { progress(length) };
         Ok(Self { file: Some(Box::new(file)), bar, name })
     }

@@ -7,19 +7,35 @@ use crate::args::ProduceArgs;
 use crate::exit::{Failure, Result};
 
 /// How lines become records.
-pub(super) struct Shape {
+pub(in crate::commands) struct Shape {
     json: bool,
     key: Option<Vec<u8>>,
     key_separator: Option<Vec<u8>>,
     headers: Vec<(String, String)>,
     null_value: Option<Vec<u8>>,
     partition: Option<PartitionId>,
+    /// Whether a record that says its partition goes there.
+    keeps_partitions: bool,
 }
 
 impl Shape {
+    /// Each line is a JSON record.
+    pub(in crate::commands) fn json(keeps_partitions: bool) -> Self {
+        Self {
+            json: true,
+            key: None,
+            key_separator: None,
+            headers: Vec::new(),
+            null_value: None,
+            partition: None,
+            keeps_partitions,
+        }
+    }
+
     pub(super) fn new(args: ProduceArgs, json: bool) -> Self {
         Self {
             json: json || args.json,
+            keeps_partitions: true,
             key: args.key.map(String::into_bytes),
             key_separator: args.key_separator.map(|separator| separator.0),
             headers: args.headers,
@@ -87,7 +103,7 @@ impl Shape {
 
     /// The command line's partition goes before the record's own.
     fn place<'m>(&self, message: Message<'m>, own: Option<PartitionId>) -> Message<'m> {
-        match self.partition.or(own) {
+        match self.partition.or(own.filter(|_| self.keeps_partitions)) {
             Some(partition) => message.partition(partition),
             None => message,
         }
