@@ -266,3 +266,23 @@ fn an_export_goes_on_beside_a_writer_and_an_import_waits_for_it() {
     broker.close().unwrap();
     data.ok_with(&["import", "orders", "--lock-timeout", "10s"], b"{\"value\":\"x\"}\n");
 }
+
+#[test]
+fn what_has_expired_is_exported_and_consumed_only_if_asked_for() {
+    let data = Data::new();
+    data.ok_with(&["produce", "orders", "--ttl", "1ms"], b"an offer\n");
+    data.ok_with(&["produce", "orders", "--ttl", "1h"], b"two espressos\n");
+    data.ok_with(&["produce", "orders", "--json", "--ttl", "0"], b"{\"value\":\"over at once\"}\n");
+    // Ticks of the clock are up to 10 ms apart.
+    std::thread::sleep(Duration::from_millis(30));
+    assert_eq!(data.ok(&["consume", "orders"]), "two espressos\n");
+    assert_eq!(data.ok(&["consume", "orders", "--group", "billing"]), "two espressos\n");
+    assert_eq!(data.ok(&["consume", "orders", "--expired"]), "an offer\ntwo espressos\nover at once\n");
+    let lag = json(&data.ok(&["groups", "describe", "billing", "--json"]))[0]["lag"].clone();
+    assert_eq!(lag, 0);
+    let exported = data.ok(&["export", "orders"]);
+    assert_eq!(exported.lines().count(), 3);
+    let header = &json(exported.lines().nth(1).unwrap())["headers"][0];
+    assert_eq!((&header["key"], &header["value"]), (&"tailwater-ttl-ms".into(), &"3600000".into()));
+    data.fails(2, &["a duration has a unit"], &["produce", "orders", "--ttl", "soon"]);
+}

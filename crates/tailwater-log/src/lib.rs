@@ -54,6 +54,7 @@ pub mod storage;
 mod sync;
 mod time;
 mod topic;
+pub mod ttl;
 
 pub use config::{Durability, LogConfig, ReadMode};
 pub use error::{

@@ -290,8 +290,8 @@ pub use catalog::{CatalogFault, TopicNameFault};
 pub use codec::Json;
 pub use codec::{Codec, CodecError, DecodeError, DecodeFault, EncodedMessage};
 pub use consumer::{
-    AutoCommit, Consumer, ConsumerOptions, Cursor, Event, Interrupter, Lag, OnDivergence, OnGap, OwnedHeader,
-    OwnedRecord, ParseCursorError, Rebalance, RebalanceListener, Record, Records, Reset, SeekTo,
+    AutoCommit, Consumer, ConsumerOptions, Cursor, Event, Interrupter, Lag, OnDivergence, OnExpired, OnGap,
+    OwnedHeader, OwnedRecord, ParseCursorError, Rebalance, RebalanceListener, Record, Records, Reset, SeekTo,
 };
 pub use error::{Contradiction, ContradictionKind, Error, Expected, InvalidSetting, Result};
 pub use partitioner::partition_for_key;
@@ -305,6 +305,7 @@ pub use tailwater_log::error::{
     UnsupportedFeature,
 };
 pub use tailwater_log::format::Header;
+pub use tailwater_log::ttl::TTL_HEADER;
 pub use tailwater_log::{
     Clock, Durability, FetchIsolation, LogEpoch, LogStats, ManualClock, Offset, OffsetRange, PartitionId,
     PartitionIdentity, ReadMode, RecoveryOutcome, RecoveryReport, RemovalStats, RepairReport, SyncTimes,

@@ -53,6 +53,9 @@ pub(crate) struct ConsumeArgs {
     /// End after this time; with --max, wait so long for N records, and exit with 5 if there are fewer
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     pub(crate) timeout: Option<Duration>,
+    /// Print records whose time to live is over too, as long as they are there
+    #[arg(long)]
+    pub(crate) expired: bool,
     /// Commit nothing: the group stays where it is, and needs no lock
     #[arg(long, requires = "group")]
     pub(crate) no_commit: bool,

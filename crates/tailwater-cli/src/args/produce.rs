@@ -2,9 +2,12 @@
 
 use std::path::PathBuf;
 
+use std::time::Duration;
+
 use clap::{Args, ValueEnum};
 use tailwater::{Durability, PartitionId};
 use tailwater_cli::pairs::parse_pair;
+use tailwater_cli::time::parse_duration;
 
 use super::values::{Separator, parse_partition, parse_separator};
 
@@ -63,6 +66,9 @@ pub(crate) struct ProduceArgs {
     /// Give every record this header. Can be repeated
     #[arg(long = "header", value_name = "KEY=VALUE", value_parser = parse_pair, conflicts_with = "json", allow_hyphen_values = true)]
     pub(crate) headers: Vec<(String, String)>,
+    /// Let every record expire so long after it is appended, such as 10m: consumers pass over it then
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    pub(crate) ttl: Option<Duration>,
     /// What ends a record [default: a line end]
     #[arg(long, value_name = "S", value_parser = parse_separator, allow_hyphen_values = true)]
     pub(crate) delimiter: Option<Separator>,

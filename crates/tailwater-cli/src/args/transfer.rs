@@ -10,7 +10,8 @@ use super::values::{parse_count, parse_partition};
 
 /// Write the records of a topic as JSON, one object a line, as `import` reads them
 ///
-/// Takes no lock, and ends with the last record that was there when it began. Records of a partition are in order.
+/// Takes no lock, and ends with the last record that was there when it began. Records of a partition are in order. Those
+/// whose time to live is over are written too.
 #[derive(Debug, Args)]
 #[command(
     after_help = "A position is `earliest`, `latest`, an offset such as 17, -10 for the last ten of each partition, a \
@@ -42,8 +43,8 @@ pub(crate) struct ExportArgs {
 /// Append the records that `export` has written, one JSON object a line
 ///
 /// Says at the end how many records are durable. It stops at the first line that is no record, or cannot be appended, and
-/// says which that is, and how many records are durable: all before it. Offsets and append times are new; everything else
-/// stays as it was.
+/// says which that is, and how many records are durable: all before it. Offsets and append times are new, and with them a
+/// time to live begins anew; everything else stays as it was.
 #[derive(Debug, Args)]
 #[command(
     after_help = "An object needs no more than `value`; `tailwater produce --help` says what else it may have.\n\n\

@@ -12,7 +12,8 @@ use crate::output::{Output, progress_of_records};
 
 pub(crate) fn run(directory: &Directory, args: ExportArgs) -> Result<()> {
     let ExportArgs { topic, partitions, from, until, output } = args;
-    let args = ConsumeArgs { topics: vec![topic], partitions, from, until, ..ConsumeArgs::default() };
+    let args =
+        ConsumeArgs { topics: vec![topic], partitions, from, until, expired: true, ..ConsumeArgs::default() };
     let print = |output| print_to(directory, &args, Printer::json_lines(), output, progress_of_records);
     match output {
         None => print(Output::new()),

@@ -269,6 +269,8 @@ pub struct RecordIter<'a> {
     /// The least offset delta that the next record may have.
     least_delta: u32,
     last_delta: u32,
+    /// Whether any record so far has headers.
+    has_headers: bool,
 }
 
 impl<'a> RecordIter<'a> {
@@ -281,24 +283,30 @@ impl<'a> RecordIter<'a> {
             count: header.record_count,
             least_delta: 0,
             last_delta: header.last_offset_delta,
+            has_headers: false,
         }
     }
 
     /// No records.
     pub(crate) fn empty() -> Self {
-        Self { bytes: &[], index: 0, count: 0, least_delta: 0, last_delta: 0 }
+        Self { bytes: &[], index: 0, count: 0, least_delta: 0, last_delta: 0, has_headers: false }
     }
 
-    /// Walks over all that are left.
+    /// Walks over all that are left. Returns whether any of them has headers.
     ///
     /// # Errors
     ///
     /// The first that does not follow the format.
-    pub(crate) fn check(mut self) -> Result<(), MalformedRecord> {
+    pub(crate) fn check(mut self) -> Result<bool, MalformedRecord> {
         while self.index < self.count && self.read().is_some() {
             self.index += 1;
         }
-        self.end().map_or(Ok(()), Err)
+        self.end().map_or(Ok(self.has_headers), Err)
+    }
+
+    /// Whether any record that it came to has headers.
+    pub(crate) fn has_headers(&self) -> bool {
+        self.has_headers
     }
 
     /// The next record; `None` if it does not follow the format.
@@ -322,6 +330,7 @@ impl<'a> RecordIter<'a> {
         let header_count = varint::read_u32(content)?;
         let headers = *content;
         if header_count > 0 {
+            self.has_headers = true;
             skip_headers(header_count, content)?;
         }
         if !content.is_empty() {

@@ -21,6 +21,7 @@ pub struct Fetched {
     batches: Vec<FetchedBatch>,
     lost: Option<OffsetRange>,
     record_count: usize,
+    has_headers: bool,
     next_offset: Offset,
     hint: Option<FetchHint>,
 }
@@ -36,6 +37,12 @@ impl Fetched {
     #[must_use]
     pub fn record_count(&self) -> usize {
         self.record_count
+    }
+
+    /// Whether any of the records may have headers. Where it is false, none has.
+    #[must_use]
+    pub fn has_headers(&self) -> bool {
+        self.has_headers
     }
 
     /// Whether there is neither a record nor an opaque batch.
@@ -446,10 +453,11 @@ impl<'l> Fetch<'l> {
         if attributes.is_opaque() {
             count = header.record_count as usize;
         } else if wanted.start == header.base_offset && header.record_count as usize <= room {
-            RecordIter::new(&header, &body).check().map_err(malformed)?;
+            self.out.has_headers |= RecordIter::new(&header, &body).check().map_err(malformed)?;
             count = header.record_count as usize;
         } else {
-            for view in RecordIter::new(&header, &body) {
+            let mut views = RecordIter::new(&header, &body);
+            for view in views.by_ref() {
                 let view = view.map_err(malformed)?;
                 let offset = Offset::new(header.base_offset.get() + u64::from(view.offset_delta()));
                 if offset < wanted.start || offset >= wanted.end {
@@ -462,6 +470,7 @@ impl<'l> Fetch<'l> {
                     count += 1;
                 }
             }
+            self.out.has_headers |= views.has_headers();
         }
         let is_clipped = wanted.end < header.next_offset();
         if count > 0 {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use tailwater_log::{
-    Durability, LogStats, NewRecord, Offset, RecoveryReport, RepairReport, Timestamp, VerifyReport, WhenFull,
+    Durability, LogStats, Offset, RecoveryReport, RepairReport, Timestamp, VerifyReport, WhenFull,
 };
 
 use super::inner::Inner;
@@ -56,10 +56,11 @@ impl Embedded {
         messages: &[Message<'_>],
     ) -> Result<Receipt<Appended>> {
         let (topic, lazy) = self.find(partition)?;
-        let records: Vec<NewRecord<'_>> = messages.iter().map(|message| message.to_record()).collect();
         let log = topic.open(&lazy)?;
-        let append = || log.append_if(expected_end, &records, None, WhenFull::Wait);
-        let receipt = self.inner.with_space(&topic, &lazy, &log, append(), append)?;
+        let receipt = Message::with_records(messages, |records| {
+            let append = || log.append_if(expected_end, records, None, WhenFull::Wait);
+            self.inner.with_space(&topic, &lazy, &log, append(), append)
+        })?;
         if receipt.durability() == Durability::Durable {
             self.inner.queues().request_sync(&lazy);
         }

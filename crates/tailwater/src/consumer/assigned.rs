@@ -15,7 +15,8 @@ use tailwater_log::{
 use super::cursor::{Cursor, SeekTo};
 use super::event::Event;
 use super::open_partition::OpenPartition;
-use super::options::{ConsumerOptions, OnDivergence, OnGap};
+use super::options::{ConsumerOptions, OnDivergence, OnExpired, OnGap};
+use super::records::Expired;
 use crate::broker::{LazyLog, Topic};
 use crate::{Error, Result, TopicPartition};
 
@@ -157,6 +158,29 @@ impl AssignedPartition {
                 Err(error) => return Err(self.open.explain(error)),
             }
         }
+    }
+
+    /// As [`fetch`](AssignedPartition::fetch), and says which of the records have expired: not all of them. Those of which
+    /// that is so are passed over, and so is said.
+    pub(super) fn fetch_live(
+        &mut self,
+        signal: &Arc<Signal>,
+        limits: FetchLimits,
+        options: &ConsumerOptions,
+        events: &mut Vec<Event>,
+        has_passed_over: &mut bool,
+    ) -> Result<Option<(Fetched, Expired)>> {
+        while let Some(fetched) = self.fetch(signal, limits, options, events)? {
+            let expired = match options.on_expired {
+                OnExpired::Return => Expired::default(),
+                OnExpired::Skip => Expired::of(&fetched, || options.broker.clock().now()),
+            };
+            if expired.count() < fetched.record_count() {
+                return Ok(Some((fetched, expired)));
+            }
+            *has_passed_over = true;
+        }
+        Ok(None)
     }
 
     /// Takes the new log of a partition that was closed and opened again: a deletion that was taken back.

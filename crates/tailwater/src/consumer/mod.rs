@@ -26,7 +26,7 @@ pub use event::{Event, Lag};
 pub use interrupter::Interrupter;
 pub use listener::{Rebalance, RebalanceListener};
 pub(crate) use open_partition::OpenPartition;
-pub use options::{AutoCommit, ConsumerOptions, OnDivergence, OnGap};
+pub use options::{AutoCommit, ConsumerOptions, OnDivergence, OnExpired, OnGap};
 pub use records::{OwnedHeader, OwnedRecord, Record, Records};
 use selection::Selection;
 use state::State;

@@ -38,6 +38,18 @@ pub enum OnGap {
     Error,
 }
 
+/// What happens with records whose time to live ([`Message::ttl`](crate::Message::ttl)) is over.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+#[non_exhaustive]
+pub enum OnExpired {
+    /// They are passed over, and nothing tells so: the position moves behind them, and a commit of what was returned includes
+    /// them.
+    #[default]
+    Skip,
+    /// They are returned like all others, as long as they are there.
+    Return,
+}
+
 /// Whether polls commit what was returned before.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 #[non_exhaustive]
@@ -82,6 +94,7 @@ pub struct ConsumerOptions {
     pub(super) max_bytes: u64,
     pub(super) on_divergence: OnDivergence,
     pub(super) on_gap: OnGap,
+    pub(super) on_expired: OnExpired,
     pub(super) isolation: FetchIsolation,
     pub(super) member_name: Option<Arc<str>>,
     pub(super) assignor: Assignor,
@@ -115,6 +128,7 @@ impl ConsumerOptions {
             max_bytes: 8 << 20,
             on_divergence: OnDivergence::default(),
             on_gap: OnGap::default(),
+            on_expired: OnExpired::default(),
             isolation: FetchIsolation::default(),
             member_name: None,
             assignor: Assignor::default(),
@@ -154,6 +168,12 @@ impl ConsumerOptions {
     /// Sets what happens where records were removed before they were read: default [`OnGap::Event`].
     pub fn on_gap(mut self, policy: OnGap) -> Self {
         self.on_gap = policy;
+        self
+    }
+
+    /// Sets what happens with records whose time to live is over when they are fetched: default [`OnExpired::Skip`].
+    pub fn on_expired(mut self, policy: OnExpired) -> Self {
+        self.on_expired = policy;
         self
     }
 

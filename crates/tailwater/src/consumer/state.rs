@@ -76,7 +76,8 @@ struct FetchedPart {
     index: usize,
     before: Place,
     events: Vec<Event>,
-    chunk: Chunk,
+    /// `None` if all of it had expired.
+    chunk: Option<Chunk>,
 }
 
 impl State {
@@ -202,33 +203,35 @@ impl State {
             };
             let before = partition.reading_place();
             let mut told = Vec::new();
-            let fetched = partition.fetch(signal, limits, &self.options, &mut told);
-            let fetched = match fetched {
+            let mut has_passed_over = false;
+            let fetched =
+                partition.fetch_live(signal, limits, &self.options, &mut told, &mut has_passed_over);
+            let (fetched, expired) = match fetched {
                 Ok(Some(fetched)) => fetched,
-                Ok(None) => {
-                    events.append(&mut told);
-                    continue;
-                }
-                // Its files are about to go. That is told once they have, or it is read on if the deletion fails.
-                Err(_) if partition.open.topic.is_deleted() => {
-                    events.append(&mut told);
-                    continue;
-                }
-                Err(error) => {
-                    events.append(&mut told);
-                    // It stalls this partition alone; if there is nothing else, it is told.
-                    first_error.get_or_insert(error);
+                nothing => {
+                    match nothing {
+                        // Its files are about to go. That is told once they have, or it is read on if the deletion fails.
+                        Err(_) if partition.open.topic.is_deleted() => {}
+                        // It stalls this partition alone; if there is nothing else, it is told.
+                        Err(error) => drop(first_error.get_or_insert(error)),
+                        Ok(_) => {}
+                    }
+                    if has_passed_over {
+                        parts.push(FetchedPart { index, before, events: told, chunk: None });
+                    } else {
+                        events.append(&mut told);
+                    }
                     continue;
                 }
             };
             self.turn = (index + 1) % partition_count;
-            // Bounded by what was asked for.
-            record_count += u32::try_from(fetched.record_count()).unwrap_or(u32::MAX);
             size_bytes +=
                 fetched.batches().iter().map(|batch| u64::from(batch.header().length_bytes)).sum::<u64>();
-            let chunk =
-                Chunk { place: Arc::clone(partition.place()), identity: partition.open.identity(), fetched };
-            parts.push(FetchedPart { index, before, events: told, chunk });
+            let place = Arc::clone(partition.place());
+            let chunk = Chunk { place, identity: partition.open.identity(), fetched, expired };
+            // Bounded by what was asked for.
+            record_count += u32::try_from(chunk.record_count()).unwrap_or(u32::MAX);
+            parts.push(FetchedPart { index, before, events: told, chunk: Some(chunk) });
             if record_count >= self.options.max_records || size_bytes >= self.options.max_bytes {
                 break;
             }
@@ -242,8 +245,10 @@ impl State {
         let may = match self.membership.as_ref().filter(|membership| membership.is_shared()) {
             None => None,
             Some(membership) => {
-                let next =
-                    |part: &FetchedPart| (part.chunk.identity, self.partitions[part.index].position.offset);
+                let next = |part: &FetchedPart| {
+                    let partition = &self.partitions[part.index];
+                    (partition.open.identity(), partition.position.offset)
+                };
                 let deliveries: Vec<_> = parts.iter().map(next).collect();
                 Some(membership.member.deliver(&deliveries)?)
             }
@@ -252,7 +257,7 @@ impl State {
             if may.as_ref().is_none_or(|may| may[number]) {
                 self.due = Due::NextPoll;
                 records.events.extend(part.events);
-                records.chunks.push(part.chunk);
+                records.chunks.extend(part.chunk);
             } else {
                 self.partitions[part.index].go_back(part.before);
             }

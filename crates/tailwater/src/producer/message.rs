@@ -1,6 +1,9 @@
 //! What is published.
 
+use std::time::Duration;
+
 use tailwater_log::format::Header;
+use tailwater_log::ttl::TTL_HEADER;
 use tailwater_log::{NewRecord, PartitionId, Timestamp};
 
 /// What is published. Borrowed: it is copied once, into the memory that waits to be written.
@@ -31,19 +34,24 @@ pub struct Message<'m> {
     headers: &'m [Header<'m>],
     partition: Option<PartitionId>,
     created_at: Option<Timestamp>,
+    ttl_ms: Option<u64>,
 }
 
 impl<'m> Message<'m> {
     /// A message with a value and nothing else.
     #[must_use]
     pub fn new(value: &'m [u8]) -> Self {
-        Self { value: Some(value), key: None, headers: &[], partition: None, created_at: None }
+        Self { value: Some(value), ..Self::empty() }
     }
 
     /// A message without a value: what was under `key` is gone.
     #[must_use]
     pub fn tombstone(key: &'m [u8]) -> Self {
-        Self { value: None, key: Some(key), headers: &[], partition: None, created_at: None }
+        Self { key: Some(key), ..Self::empty() }
+    }
+
+    const fn empty() -> Self {
+        Self { value: None, key: None, headers: &[], partition: None, created_at: None, ttl_ms: None }
     }
 
     /// Gives it a key. Messages with the same key go to the same partition, and stay in order.
@@ -74,6 +82,39 @@ impl<'m> Message<'m> {
         self
     }
 
+    /// Lets it expire: so long after it was appended no consumer is returned it any more, by the clock of the broker that
+    /// the consumer is of. Nothing tells so; offsets and lag are as if it were there, and until it is removed, a consumer with
+    /// [`OnExpired::Return`](crate::OnExpired::Return) is returned it. Rounded up to whole milliseconds.
+    ///
+    /// It is kept as a header, [`TTL_HEADER`](crate::TTL_HEADER), behind the others: of several the last one counts.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use std::time::Duration;
+    /// use tailwater::{BrokerOptions, ManualClock, Message, Timestamp, TopicConfig};
+    ///
+    /// let clock = Arc::new(ManualClock::new(Timestamp::from_millis(0)));
+    /// let broker = BrokerOptions::new().clock(clock.clone()).in_memory()?;
+    /// broker.create_topic("offers", &TopicConfig::new())?;
+    /// let offers = broker.producer("offers")?;
+    /// offers.publish(Message::new(b"free cake").ttl(Duration::from_secs(60)))?;
+    /// offers.publish(Message::new(b"two espressos"))?;
+    ///
+    /// clock.set(Timestamp::from_millis(60_000));
+    /// let records = broker.reader().subscribe(&["offers"])?.poll(Duration::from_secs(10))?;
+    /// let values: Vec<_> = records.iter().filter_map(|record| record.value()).collect();
+    /// assert_eq!(values, [b"two espressos"]);
+    /// # Ok::<(), tailwater::Error>(())
+    /// ```
+    #[must_use]
+    pub fn ttl(mut self, ttl: Duration) -> Self {
+        let ms = ttl.as_nanos().div_ceil(1_000_000);
+        self.ttl_ms = Some(u64::try_from(ms).unwrap_or(u64::MAX));
+        self
+    }
+
     pub(crate) fn chosen_partition(&self) -> Option<PartitionId> {
         self.partition
     }
@@ -87,8 +128,51 @@ impl<'m> Message<'m> {
         self.key.map_or(0, <[u8]>::len) + self.value.map_or(0, <[u8]>::len)
     }
 
-    pub(crate) fn to_record(self) -> NewRecord<'m> {
-        NewRecord { key: self.key, value: self.value, headers: self.headers, created_at: self.created_at }
+    /// Does something with the record that it is appended as.
+    #[inline(always)]
+    pub(crate) fn with_record<T>(&self, act: impl FnOnce(NewRecord<'_>) -> T) -> T {
+        let ttl = self.ttl_ms.map(|ms| ms.to_string());
+        let all = self.all_headers(ttl.as_deref());
+        act(self.record_with(&all))
+    }
+
+    /// Does something with the records that these are appended as.
+    pub(crate) fn with_records<T>(messages: &[Self], act: impl FnOnce(&[NewRecord<'_>]) -> T) -> T {
+        let ttls: Vec<_> = messages.iter().map(|message| message.ttl_ms.map(|ms| ms.to_string())).collect();
+        let all = messages.iter().zip(&ttls).map(|(message, ttl)| message.all_headers(ttl.as_deref()));
+        let all: Vec<_> = all.collect();
+        let records = messages.iter().zip(&all).map(|(message, all)| message.record_with(all));
+        act(&records.collect::<Vec<_>>())
+    }
+
+    /// Its headers with that of its time to live behind them; none if it has no such time.
+    #[inline(always)]
+    fn all_headers<'h>(&self, ttl: Option<&'h str>) -> Vec<Header<'h>>
+    where
+        'm: 'h,
+    {
+        match ttl {
+            None => Vec::new(),
+            Some(ttl) => self.headers_and(ttl),
+        }
+    }
+
+    #[cold]
+    fn headers_and<'h>(&self, ttl: &'h str) -> Vec<Header<'h>>
+    where
+        'm: 'h,
+    {
+        let ttl = Header { key: TTL_HEADER, value: Some(ttl.as_bytes()) };
+        self.headers.iter().copied().chain([ttl]).collect()
+    }
+
+    #[inline(always)]
+    fn record_with<'h>(&self, all_headers: &'h [Header<'h>]) -> NewRecord<'h>
+    where
+        'm: 'h,
+    {
+        let headers = if all_headers.is_empty() { self.headers } else { all_headers };
+        NewRecord { key: self.key, value: self.value, headers, created_at: self.created_at }
     }
 }
 

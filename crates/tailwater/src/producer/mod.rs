@@ -96,8 +96,10 @@ impl Producer {
     pub fn publish<'m>(&self, message: impl Into<Message<'m>>) -> Result<Appended> {
         let message = message.into();
         // This thread sees to the sync itself.
-        self.route(&message, |partition| self.append(partition, &[message.to_record()], Room::Wait, false))?
-            .wait()
+        let sent = message.with_record(|record| {
+            self.route(&message, |partition| self.append(partition, &[record], Room::Wait, false))
+        });
+        sent?.wait()
     }
 
     /// Hands a message over, and waits for room if need be: at most `max_block`. Messages of one thread to one partition
@@ -113,7 +115,9 @@ impl Producer {
     /// - [`Error::Failed`], [`Error::Corrupt`]: the partition takes no messages.
     pub fn send<'m>(&self, message: impl Into<Message<'m>>) -> Result<Receipt<Appended>> {
         let message = message.into();
-        self.route(&message, |partition| self.send_to(partition, &[message.to_record()], Room::Wait))
+        message.with_record(|record| {
+            self.route(&message, |partition| self.send_to(partition, &[record], Room::Wait))
+        })
     }
 
     /// As [`Producer::send`], but answers [`Error::StagingFull`] rather than wait for room.
@@ -123,7 +127,9 @@ impl Producer {
     /// As [`Producer::send`].
     pub fn try_send<'m>(&self, message: impl Into<Message<'m>>) -> Result<Receipt<Appended>> {
         let message = message.into();
-        self.route(&message, |partition| self.send_to(partition, &[message.to_record()], Room::Fail))
+        message.with_record(|record| {
+            self.route(&message, |partition| self.send_to(partition, &[record], Room::Fail))
+        })
     }
 
     /// As [`Producer::send`] in a task: a future of the receipt, which waits for room without holding a thread up, for as
@@ -139,8 +145,8 @@ impl Producer {
     ///
     /// As [`Producer::send`]; [`Error::InvalidBatch`] if there are no messages.
     pub fn send_batch(&self, partition: PartitionId, messages: &[Message<'_>]) -> Result<Receipt<Appended>> {
-        let records: Vec<NewRecord<'_>> = messages.iter().map(|message| message.to_record()).collect();
-        self.send_to(&self.shared.topic.partition(partition)?, &records, Room::Wait)
+        let partition = self.shared.topic.partition(partition)?;
+        Message::with_records(messages, |records| self.send_to(&partition, records, Room::Wait))
     }
 
     /// Makes durable everything that was sent to the topic before this call, whatever its producer's durability.

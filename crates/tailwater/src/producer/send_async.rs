@@ -50,7 +50,8 @@ impl<'p, 'm> SendAsync<'p, 'm> {
                 std::task::ready!(flush.poll(context))?;
                 self.flush = None;
             }
-            let sent = self.producer.send_to(&partition, &[self.message.to_record()], Room::Fail);
+            let sent =
+                self.message.with_record(|record| self.producer.send_to(&partition, &[record], Room::Fail));
             match &sent {
                 Err(Error::GroupLagging { .. }) if self.producer.waits_for_group() => {
                     std::task::ready!(self.poll_group(context));

@@ -1,6 +1,6 @@
 //! Getting at the records: for a group, which commits, or without one, beside whoever writes.
 
-use tailwater::{Broker, Consumer, ConsumerOptions, Error, SeekTo, TopicPartition};
+use tailwater::{Broker, Consumer, ConsumerOptions, Error, OnExpired, SeekTo, TopicPartition};
 use tailwater_cli::time::Position;
 
 use super::Source;
@@ -43,6 +43,7 @@ pub(super) fn open(directory: &Directory, args: &ConsumeArgs) -> Result<Source> 
 }
 
 fn consumer(options: ConsumerOptions, args: &ConsumeArgs) -> Result<Consumer> {
+    let options = options.on_expired(if args.expired { OnExpired::Return } else { OnExpired::Skip });
     if args.partitions.is_empty() {
         return Ok(options.subscribe(&args.topics)?);
     }

@@ -1,5 +1,7 @@
 //! What makes a record of a line: separators, keys, headers, JSON.
 
+use std::time::Duration;
+
 use tailwater::{Header, Message, PartitionId, Producer, Receipt};
 use tailwater_cli::json::{self, JsonRecord};
 
@@ -14,6 +16,7 @@ pub(in crate::commands) struct Shape {
     headers: Vec<(String, String)>,
     null_value: Option<Vec<u8>>,
     partition: Option<PartitionId>,
+    ttl: Option<Duration>,
     /// Whether a record that says its partition goes there.
     keeps_partitions: bool,
 }
@@ -28,6 +31,7 @@ impl Shape {
             headers: Vec::new(),
             null_value: None,
             partition: None,
+            ttl: None,
             keeps_partitions,
         }
     }
@@ -41,6 +45,7 @@ impl Shape {
             headers: args.headers,
             null_value: args.null_value.map(String::into_bytes),
             partition: args.partition,
+            ttl: args.ttl,
         }
     }
 
@@ -101,8 +106,9 @@ impl Shape {
         Ok(producer.send(self.place(message.headers(&headers), *partition))?)
     }
 
-    /// The command line's partition goes before the record's own.
+    /// The command line's partition goes before the record's own, and so does its time to live.
     fn place<'m>(&self, message: Message<'m>, own: Option<PartitionId>) -> Message<'m> {
+        let message = self.ttl.map_or(message, |ttl| message.ttl(ttl));
         match self.partition.or(own.filter(|_| self.keeps_partitions)) {
             Some(partition) => message.partition(partition),
             None => message,
