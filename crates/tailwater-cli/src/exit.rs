@@ -164,6 +164,7 @@ fn code_of(error: &Error) -> u8 {
         | Error::UnknownSetting { .. }
         | Error::InvalidSetting(_)
         | Error::InvalidConfig(_)
+        | Error::UnsupportedCompression { .. }
         | Error::InvalidPartitionCount { .. } => USAGE,
         Error::Failed { cause, .. } => code_of(cause),
         _ => FAILED,

@@ -1,5 +1,6 @@
 //! What can be tuned for one partition.
 
+use crate::Compression;
 use crate::error::{Error, InvalidConfig, Result};
 use crate::limits::{KIB, MAX_BATCH_BYTES, MAX_SEGMENT_BYTES, MIB, MIN_SEGMENT_BYTES};
 
@@ -70,6 +71,14 @@ pub struct LogConfig {
     pub sync_bytes: u64,
     /// How readers get at the bytes: default `Mapped`.
     pub read_mode: ReadMode,
+    /// How batches are compressed: default `None`. Batches that do not get smaller are stored as they are, and so are
+    /// opaque ones. Single records share an open batch of up to 64 KiB then, which is decompressed for each that is
+    /// read on its own. Other batches in the same log stay as they are.
+    ///
+    /// A build without that compression opens the log all the same, and refuses appends.
+    pub compression: Compression,
+    /// The level of Zstandard: default 3, from 1 (fast) to 22 (small).
+    pub compression_zstd_level: u32,
     /// Whether space is reserved ahead of the data, in steps from 64 KiB to 16 MiB: default true. Appends are slower
     /// without it, and a full disk is noticed only when a batch is written.
     pub preallocate: bool,
@@ -110,6 +119,8 @@ impl Default for LogConfig {
             sync_interval_ms: 1_000,
             sync_bytes: 16 * u64::from(MIB),
             read_mode: ReadMode::Mapped,
+            compression: Compression::None,
+            compression_zstd_level: 3,
             preallocate: true,
             retention_ms: None,
             retention_bytes: None,
@@ -163,7 +174,8 @@ impl LogConfig {
         if let Some(size) = self.retention_bytes {
             check("retention_bytes", size, 0, self.retention_hard_bytes.unwrap_or(u64::MAX), "bytes")?;
         }
-        check("reserve_bytes", self.reserve_bytes.into(), 0, 1024 * u64::from(MIB), "bytes")
+        check("reserve_bytes", self.reserve_bytes.into(), 0, 1024 * u64::from(MIB), "bytes")?;
+        check("compression_zstd_level", self.compression_zstd_level.into(), 1, 22, "(a level of Zstandard)")
     }
 
     /// Whether [`Log::retain`](crate::Log::retain) may have anything to delete.
@@ -189,5 +201,17 @@ impl LogConfig {
     pub fn roll_ms(&self) -> u64 {
         let Some(age) = self.retention_ms else { return self.segment_ms };
         (age / LEAST_SEGMENTS_OF_AGE).max(LEAST_SEGMENT_MS.min(age)).min(self.segment_ms)
+    }
+
+    /// Checks that this build has the compression.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UnsupportedCompression`] names the feature.
+    pub fn check_compression(&self) -> Result<()> {
+        match self.compression {
+            compression if !compression.is_supported() => Err(Error::UnsupportedCompression { compression }),
+            _ => Ok(()),
+        }
     }
 }

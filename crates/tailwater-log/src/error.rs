@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use rustix::io::Errno;
 
-use crate::{FilePosition, Offset, OffsetRange, PartitionIdentity};
+use crate::{Compression, FilePosition, Offset, OffsetRange, PartitionIdentity};
 
 /// The result of an operation on a log.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -45,8 +45,8 @@ pub enum Error {
     Corrupt(Box<Corruption>),
     /// The file was written by a newer version, or with a feature that this build lacks. It was left as it is.
     #[error(
-        "{} needs {feature}; this build reads format versions up to {newest_supported}: \
-         use a newer tailwater, or one built with that feature", .path.display()
+        "{}{} needs {feature}; this build reads format versions up to {newest_supported}: \
+         use a newer tailwater, or one built with that feature", .path.display(), AtOffsets(.offsets)
     )]
     Unsupported {
         /// The file.
@@ -55,6 +55,15 @@ pub enum Error {
         feature: UnsupportedFeature,
         /// The newest format version that this build reads.
         newest_supported: u16,
+        /// Where one batch and not the whole file is meant, the offsets that cannot be read because of it; `end` is the
+        /// next offset that can.
+        offsets: Option<Box<OffsetRange>>,
+    },
+    /// This build was made without that compression. Nothing was changed.
+    #[error("this build has no {compression} compression: build it with the cargo feature `{compression}`")]
+    UnsupportedCompression {
+        /// What was asked for.
+        compression: Compression,
     },
     /// The offset is not in the log.
     #[error("offset {requested} is outside [{log_start_offset}, {log_end_offset}]")]
@@ -89,7 +98,7 @@ pub enum Error {
         reason: InvalidBatch,
     },
     /// A truncation would cut a batch whose records Tailwater cannot see. Nothing was changed.
-    #[error("offset {offset} is inside the opaque or compressed batch {batch}; truncate to one of its ends")]
+    #[error("offset {offset} is inside the opaque batch {batch}; truncate to one of its ends")]
     InsideOpaqueBatch {
         /// Where the cut was to be.
         offset: Offset,
@@ -184,6 +193,15 @@ impl Error {
             return false;
         };
         source.raw_os_error().is_some_and(is_it)
+    }
+}
+
+/// The offsets of a batch, for a message.
+struct AtOffsets<'o>(&'o Option<Box<OffsetRange>>);
+
+impl fmt::Display for AtOffsets<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.as_ref().map_or(Ok(()), |offsets| write!(f, " at offsets {offsets}"))
     }
 }
 
@@ -330,6 +348,40 @@ pub enum CorruptionKind {
         /// Which one, from 0.
         index: u32,
     },
+    /// The compressed body of a batch whose checksum is right does not decompress.
+    #[error("the compressed body of a batch {fault}")]
+    BadCompression {
+        /// Why not.
+        fault: CompressionFault,
+    },
+}
+
+/// Why a compressed body does not decompress.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CompressionFault {
+    /// It is too short to say how large it is when it is decompressed.
+    #[error("ends before the size in front of it")]
+    Truncated,
+    /// It says that it is larger than a batch may be.
+    #[error("says that it has {declared_bytes} bytes, more than the {max_bytes} bytes that it may have")]
+    TooLarge {
+        /// What it says, in bytes.
+        declared_bytes: u32,
+        /// The limit, in bytes.
+        max_bytes: u32,
+    },
+    /// It is not what its compression makes, or decompresses to more than it says.
+    #[error("does not decompress")]
+    Malformed,
+    /// It decompresses to less than it says.
+    #[error("says that it has {declared_bytes} bytes and has {found_bytes} bytes")]
+    WrongSize {
+        /// What it says, in bytes.
+        declared_bytes: u32,
+        /// What it decompresses to, in bytes.
+        found_bytes: u32,
+    },
 }
 
 /// Why a batch cannot be stored.
@@ -357,6 +409,9 @@ pub enum UnsupportedFeature {
     /// Attributes of a batch that this version does not know, or that it was built without.
     #[error("batch attributes {0:#04x}")]
     Attributes(u8),
+    /// A compression that this build was made without.
+    #[error("{0} compression (the cargo feature `{0}`)")]
+    Compression(Compression),
 }
 
 /// Who holds a directory.

@@ -37,6 +37,7 @@
 
 #![deny(unsafe_code)]
 
+mod compression;
 pub mod config;
 pub mod error;
 pub mod format;
@@ -56,10 +57,11 @@ mod time;
 mod topic;
 pub mod ttl;
 
+pub use compression::Compression;
 pub use config::{Durability, LogConfig, ReadMode};
 pub use error::{
-    Corruption, CorruptionKind, Error, InvalidBatch, InvalidConfig, IoOperation, Locked, LogFull, Result,
-    SpaceScope, UnsupportedFeature,
+    CompressionFault, Corruption, CorruptionKind, Error, InvalidBatch, InvalidConfig, IoOperation, Locked,
+    LogFull, Result, SpaceScope, UnsupportedFeature,
 };
 pub use log::{
     Appended, FetchHint, FetchIsolation, FetchLimits, Fetched, FetchedBatch, ListenerGuard, Log, LogOptions,

@@ -15,6 +15,12 @@ fn every_power_cut_leaves_what_was_promised() {
 }
 
 #[test]
+#[cfg(all(feature = "lz4", feature = "zstd"))]
+fn every_power_cut_leaves_what_was_promised_of_compressed_batches() {
+    search::every_power_cut_leaves_what_was_promised_of_compressed_batches();
+}
+
+#[test]
 fn group_commits_from_several_threads_keep_every_acknowledged_record() {
     search::group_commits_from_several_threads_keep_every_acknowledged_record();
 }

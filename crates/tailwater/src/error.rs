@@ -17,7 +17,7 @@ use tailwater_groups::{GroupKind, GroupLifetime, MAX_METADATA_BYTES};
 use tailwater_log::error::{
     Corruption, InvalidBatch, InvalidConfig, IoOperation, Locked, UnsupportedFeature,
 };
-use tailwater_log::{Offset, PartitionId, PartitionIdentity};
+use tailwater_log::{Compression, Offset, PartitionId, PartitionIdentity};
 
 use crate::broker::CloseReport;
 use crate::catalog::{CatalogFault, TopicNameFault};
@@ -170,8 +170,8 @@ pub enum Error {
     },
     /// A file was written by a newer version, or with a feature that this build lacks. It was left as it is.
     #[error(
-        "{} needs {feature}; this build reads format versions up to {newest_supported}: use a newer tailwater, or \
-         one built with that feature", .path.display()
+        "{}{} needs {feature}; this build reads format versions up to {newest_supported}: use a newer tailwater, or \
+         one built with that feature", .path.display(), AtOffsets(.offsets)
     )]
     Unsupported {
         /// The file.
@@ -180,6 +180,15 @@ pub enum Error {
         feature: UnsupportedFeature,
         /// The newest format version that this build reads.
         newest_supported: u16,
+        /// Where one batch and not the whole file is meant, the offsets that cannot be read because of it; `end` is the
+        /// next offset that can.
+        offsets: Option<Box<OffsetRange>>,
+    },
+    /// This build was made without that compression. Nothing was changed.
+    #[error("this build has no {compression} compression: build it with the cargo feature `{compression}`")]
+    UnsupportedCompression {
+        /// What was asked for.
+        compression: Compression,
     },
     /// The broker was attached read-only.
     #[error("the directory is attached read-only: open it for writing instead")]
@@ -546,6 +555,15 @@ impl std::fmt::Display for In<'_> {
             Some(partition) => write!(f, " in {partition}"),
             None => Ok(()),
         }
+    }
+}
+
+/// The offsets of a batch, for a message.
+struct AtOffsets<'e>(&'e Option<Box<OffsetRange>>);
+
+impl std::fmt::Display for AtOffsets<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.as_ref().map_or(Ok(()), |offsets| write!(f, " at offsets {offsets}"))
     }
 }
 

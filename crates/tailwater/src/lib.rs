@@ -301,14 +301,14 @@ pub use retention::{Hold, Holder, OnFull, TopicFull};
 pub use tailwater_groups::coordinator::assignor::Assignor;
 pub use tailwater_groups::{GroupKind, GroupLifetime};
 pub use tailwater_log::error::{
-    Corruption, CorruptionKind, InvalidBatch, InvalidConfig, IoOperation, Locked, LogFull, SpaceScope,
+    CompressionFault, Corruption, CorruptionKind, InvalidBatch, InvalidConfig, IoOperation, Locked, LogFull, SpaceScope,
     UnsupportedFeature,
 };
 pub use tailwater_log::format::Header;
 pub use tailwater_log::ttl::TTL_HEADER;
 pub use tailwater_log::{
-    Clock, Durability, FetchIsolation, LogEpoch, LogStats, ManualClock, Offset, OffsetRange, PartitionId,
-    PartitionIdentity, ReadMode, RecoveryOutcome, RecoveryReport, RemovalStats, RepairReport, SyncTimes,
+    Clock, Compression, Durability, FetchIsolation, LogEpoch, LogStats, ManualClock, Offset, OffsetRange,
+    PartitionId, PartitionIdentity, ReadMode, RecoveryOutcome, RecoveryReport, RemovalStats, RepairReport, SyncTimes,
     SystemClock, Timestamp, TopicId, VerifyReport, storage,
 };
 pub use topic_config::TopicConfig;

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use serde::Serialize;
 use tailwater::storage::{Disk, Storage};
 use tailwater_cli::time::show_time;
-use tailwater_log::format::{BatchHeader, Codec, Footer, HeaderCopies};
-use tailwater_log::{FilePosition, Offset, SegmentInspection, SegmentPart};
+use tailwater_log::format::{BatchHeader, Footer, HeaderCopies};
+use tailwater_log::{Compression, FilePosition, Offset, SegmentInspection, SegmentPart};
 
 use crate::args::DumpArgs;
 use crate::exit::{Failure, Result};
@@ -39,8 +39,12 @@ enum Line {
         created: i64,
         appended: i64,
         attributes: String,
+        /// Of a compressed body.
         #[serde(skip_serializing_if = "Option::is_none")]
-        malformed_record: Option<u32>,
+        uncompressed_bytes: Option<u32>,
+        /// What is wrong in it although its checksum is right.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        damage: Option<String>,
     },
     Damage {
         position: u64,
@@ -120,15 +124,16 @@ struct Dump {
 impl Dump {
     fn part(&mut self, part: SegmentPart) -> Result<()> {
         let line = match part {
-            SegmentPart::Batch { position, header, malformed_record } => {
+            SegmentPart::Batch { position, header, uncompressed_bytes, fault } => {
                 self.mark = self.mark.max(header.durable_mark());
                 self.next = header.next_offset();
-                if malformed_record.is_some() {
-                    // A checksum that is right over such records: this is no torn write.
+                if fault.is_some() {
+                    // A checksum that is right over such a body: this is no torn write.
                     self.damaged(position, Offset::ZERO);
                     self.mark = self.mark.max(Offset::new(1));
                 }
-                batch_line(position, &header, malformed_record)
+                let damage = fault.map(|kind| kind.to_string());
+                batch_line(position, &header, uncompressed_bytes, damage)
             }
             SegmentPart::Damage { position, size_bytes, header, kind } => {
                 self.damaged(position, self.next);
@@ -191,7 +196,12 @@ fn segment_line(file: &Path, inspection: &SegmentInspection) -> Line {
     }
 }
 
-fn batch_line(position: FilePosition, header: &BatchHeader, malformed_record: Option<u32>) -> Line {
+fn batch_line(
+    position: FilePosition,
+    header: &BatchHeader,
+    uncompressed_bytes: Option<u32>,
+    damage: Option<String>,
+) -> Line {
     Line::Batch {
         position: position.get(),
         size_bytes: header.length_bytes,
@@ -202,17 +212,16 @@ fn batch_line(position: FilePosition, header: &BatchHeader, malformed_record: Op
         created: header.base_create_time.as_millis(),
         appended: header.append_time.as_millis(),
         attributes: attributes_of(header),
-        malformed_record,
+        uncompressed_bytes,
+        damage,
     }
 }
 
 fn attributes_of(header: &BatchHeader) -> String {
     let attributes = header.attributes;
-    let codec = match attributes.codec() {
-        Codec::None => None,
-        Codec::Lz4 => Some("lz4"),
-        Codec::Zstd => Some("zstd"),
-        _ => Some("compressed"),
+    let compression = match attributes.compression() {
+        Compression::None => None,
+        compression => Some(compression.name()),
     };
     let flags = [
         (attributes.is_transactional(), "transactional"),
@@ -222,7 +231,7 @@ fn attributes_of(header: &BatchHeader) -> String {
         (attributes.is_opaque(), "opaque"),
     ];
     let flags = flags.into_iter().filter_map(|(is_set, name)| is_set.then_some(name));
-    codec.into_iter().chain(flags).collect::<Vec<_>>().join(",")
+    compression.into_iter().chain(flags).collect::<Vec<_>>().join(",")
 }
 
 fn footer_line(footer: &Footer, position: FilePosition) -> Line {
@@ -271,13 +280,17 @@ fn text_of(line: &Line) -> String {
             epoch,
             appended,
             attributes,
-            malformed_record,
+            uncompressed_bytes,
+            damage,
             ..
         } => {
             let offsets = format!("[{base_offset}, {next_offset})");
             let mut attributes = attributes.clone();
-            if let Some(index) = malformed_record {
-                attributes = format!("{attributes} DAMAGED: malformed record {index}");
+            if let Some(bytes) = uncompressed_bytes {
+                attributes = format!("{attributes} of {bytes} bytes");
+            }
+            if let Some(what) = damage {
+                attributes = format!("{attributes} DAMAGED: {what}");
             }
             let shown = format!(
                 "{position:>12} {size_bytes:>10} {offsets:>22} {records:>8} {epoch:>6}  {:<24}  {attributes}",

@@ -136,6 +136,12 @@ fn note(
     };
     bar.suspend(|| {
         damage.iter().for_each(complain_of);
+        if report.unread_batches > 0 {
+            warn(format_args!(
+                "{place}: only the checksums of {} batches could be checked: this build cannot decompress or decrypt them",
+                report.unread_batches
+            ));
+        }
         if let Some(tail) = &report.torn_tail {
             warn(format_args!(
                 "{}: {} bytes from position {} on are not known to be durable, and were not checked",

@@ -4,7 +4,7 @@ use byteorder::{ByteOrder, LittleEndian};
 
 use crate::error::UnsupportedFeature;
 use crate::limits::{MAX_BATCH_BYTES, MAX_BATCH_OFFSETS};
-use crate::{FilePosition, LogEpoch, Offset, OffsetRange, Timestamp};
+use crate::{Compression, FilePosition, LogEpoch, Offset, OffsetRange, Timestamp};
 
 /// Size of the salt and the position that a header's checksum begins with, in bytes.
 const SEED_BYTES: usize = 2 * size_of::<u64>();
@@ -80,34 +80,22 @@ impl BatchPlace {
     }
 }
 
-/// How the body of a batch is compressed.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-#[non_exhaustive]
-pub enum Codec {
-    /// Not at all.
-    None,
-    /// LZ4 frames.
-    Lz4,
-    /// Zstandard frames.
-    Zstd,
-}
-
 /// What a reader must understand to make sense of a batch: one byte of flags.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
 pub struct BatchAttributes(u8);
 
 impl BatchAttributes {
-    const CODEC: u8 = 0b0000_0111;
+    const COMPRESSION: u8 = 0b0000_0111;
     const TRANSACTIONAL: u8 = 1 << 3;
     const CONTROL: u8 = 1 << 4;
     const PRODUCER: u8 = 1 << 5;
     const ENCRYPTED: u8 = 1 << 6;
     const OPAQUE: u8 = 1 << 7;
 
-    /// Makes attributes of their byte, or `None` if it names a codec that does not exist.
+    /// Makes attributes of their byte, or `None` if it names a compression that this version does not know.
     #[must_use]
     pub const fn from_bits(bits: u8) -> Option<Self> {
-        if bits & Self::CODEC <= 2 { Some(Self(bits)) } else { None }
+        if bits & Self::COMPRESSION <= 2 { Some(Self(bits)) } else { None }
     }
 
     /// The byte.
@@ -118,12 +106,24 @@ impl BatchAttributes {
 
     /// How the body is compressed.
     #[must_use]
-    pub const fn codec(self) -> Codec {
-        match self.0 & Self::CODEC {
-            1 => Codec::Lz4,
-            2 => Codec::Zstd,
-            _ => Codec::None,
+    pub const fn compression(self) -> Compression {
+        match self.0 & Self::COMPRESSION {
+            1 => Compression::Lz4,
+            2 => Compression::Zstd,
+            _ => Compression::None,
         }
+    }
+
+    /// Whether the body is compressed.
+    #[must_use]
+    pub const fn is_compressed(self) -> bool {
+        self.0 & Self::COMPRESSION != 0
+    }
+
+    /// Whether the body is stored as it is: neither compressed nor encrypted.
+    #[must_use]
+    pub const fn is_plain(self) -> bool {
+        self.0 & (Self::COMPRESSION | Self::ENCRYPTED) == 0
     }
 
     /// Whether the batch belongs to a transaction.
@@ -156,15 +156,15 @@ impl BatchAttributes {
         self.0 & Self::OPAQUE != 0
     }
 
-    /// These, with another codec.
+    /// These, for a body that is compressed so.
     #[must_use]
-    pub const fn with_codec(self, codec: Codec) -> Self {
-        let bits = match codec {
-            Codec::None => 0,
-            Codec::Lz4 => 1,
-            Codec::Zstd => 2,
+    pub const fn with_compression(self, compression: Compression) -> Self {
+        let bits = match compression {
+            Compression::None => 0,
+            Compression::Lz4 => 1,
+            Compression::Zstd => 2,
         };
-        Self(self.0 & !Self::CODEC | bits)
+        Self(self.0 & !Self::COMPRESSION | bits)
     }
 
     /// These, for a body that is not made of records.
@@ -527,7 +527,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_codec_is_named_if_the_header_verifies() {
+    fn an_unknown_compression_is_named_if_the_header_verifies() {
         let header = BatchHeader { attributes: BatchAttributes(5), ..header() };
         let unsupported = HeaderFault::Unsupported(UnsupportedFeature::Attributes(5));
         assert_eq!(BatchHeader::decode(&encoded(&header, PLACE), PLACE), Err(unsupported));

@@ -5,6 +5,7 @@
 
 mod batch;
 mod checkpoint;
+mod compressed;
 mod control;
 mod footer;
 mod record;
@@ -13,10 +14,12 @@ mod varint;
 
 pub(crate) use batch::ALIGNMENT_BYTES;
 pub use batch::{
-    ALIGNMENT, BATCH_HEADER_BYTES, BatchAttributes, BatchHeader, BatchPlace, BodyFault, Codec, HeaderFault,
+    ALIGNMENT, BATCH_HEADER_BYTES, BatchAttributes, BatchHeader, BatchPlace, BodyFault, HeaderFault,
     PRODUCER_EXTENSION_BYTES, ProducerExtension, aligned, check_body,
 };
 pub use checkpoint::{Checkpoint, SlotFault, Slots, decode_slots, segment_names_checksum};
+pub(crate) use compressed::compress;
+pub use compressed::{UnreadableBody, plain_body, uncompressed_bytes};
 pub use control::Control;
 pub(crate) use control::encode_lost_offsets;
 pub use footer::{

@@ -7,7 +7,7 @@ use super::commit::Turn;
 use super::staging::{Need, Refusal, Staging};
 use super::{Appended, Inner, NewRecord, WhenFull};
 use crate::limits::MAX_BATCH_OFFSETS;
-use crate::{Durability, Error, LogEpoch, Offset, OffsetRange, Result};
+use crate::{Compression, Durability, Error, LogEpoch, Offset, OffsetRange, Result};
 
 /// Records that were staged: their offsets and epoch, and the durability that their log is configured with.
 ///
@@ -133,7 +133,7 @@ impl Inner {
             let staged = staging.extend_open_batch(record, now);
             match staged.is_nothing() {
                 true => staging
-                    .open_batch(record, now)
+                    .open_batch(record, None, now)
                     .map_or(Staged::nothing(), |appended| Staged::new(appended, staging.durability())),
                 false => staged,
             }
@@ -144,17 +144,18 @@ impl Inner {
         staged
     }
 
-    /// Stages records, whatever has to be done first.
+    /// Stages records, whatever has to be done first: compressed as the log is configured, or as `own` says.
     #[cold]
     pub(crate) fn append_records(
         &self,
         records: &[NewRecord<'_>],
+        own: Option<Compression>,
         when_full: WhenFull,
     ) -> Result<Staged, Box<Error>> {
         let now = self.now();
         let (appended, configured) = self.append_with(when_full, |staging| match records {
-            [record] => staging.append_one(record, now),
-            records => staging.append_batch(records, now),
+            [record] => staging.append_one(record, own, now),
+            records => staging.append_batch(records, own, now),
         })?;
         Ok(Staged::new(appended, configured))
     }

@@ -72,6 +72,7 @@ impl CheckpointFile {
             path: Arc::clone(file.path()),
             feature,
             newest_supported: format::VERSION,
+            offsets: None,
         })?;
         Ok(slots.newest.filter(|newest| newest.identity == identity).map(|newest| FoundCheckpoint {
             newest,

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::{FetchIsolation, FetchLimits, Inner};
-use crate::error::{CorruptionKind, UnsupportedFeature};
+use crate::error::CorruptionKind;
 use crate::format::{
-    self, BatchHeader, Codec, Control, Header, HeaderFault, MalformedRecord, RecordIter, RecordView,
-    SEGMENT_DATA_START, VERSION,
+    self, BatchHeader, Control, Header, HeaderFault, MalformedRecord, RecordIter, RecordView,
+    SEGMENT_DATA_START,
 };
 use crate::mistakes::{Mistake, is_planted};
 use crate::segment::{BatchFault, BatchWalk, OpenSegment, Segment, SegmentList};
@@ -133,12 +133,17 @@ impl<'f> Iterator for Records<'f> {
     }
 }
 
-/// Where a fetch ended, for the one that continues it.
+/// Where a fetch ended, for the one that continues it. Where it ended within a compressed batch, it keeps that decompressed.
 #[derive(Clone, Debug)]
 pub struct FetchHint {
+    /// Where the fetch that continues it begins.
+    from: Offset,
     segment: Arc<Segment>,
+    /// The batch that has this offset, or the place behind all batches.
     position: FilePosition,
+    /// Where that batch begins: `from`, or below it.
     offset: Offset,
+    decompressed: Option<Box<FileSlice>>,
 }
 
 /// A batch that was fetched: its checksums and the structure of its records have been checked.
@@ -157,7 +162,8 @@ impl FetchedBatch {
         &self.header
     }
 
-    /// The bytes behind the header: records, or what the appender of an opaque batch gave.
+    /// The bytes behind the header: records, or what the appender of an opaque batch gave. Those of a compressed batch are
+    /// decompressed, so the header tells another length and another checksum.
     #[must_use]
     pub fn body(&self) -> &FileSlice {
         &self.body
@@ -290,16 +296,20 @@ impl Inner {
             limits,
             size_bytes: 0,
             at: None,
+            decompressed: None,
             out: Fetched::default(),
         };
         fetch.out.next_offset = from;
         if from < end {
             fetch.run(hint)?;
         }
+        let (from, decompressed) = (fetch.out.next_offset, fetch.decompressed);
         let hint = fetch.at.map(|(segment, position, offset)| FetchHint {
+            from,
             segment: Arc::clone(segment),
             position,
             offset,
+            decompressed,
         });
         Ok(Fetched { hint, ..fetch.out })
     }
@@ -313,8 +323,10 @@ struct Fetch<'l> {
     end: Offset,
     limits: FetchLimits,
     size_bytes: u64,
-    /// Behind the last batch that was read whole.
+    /// Behind the last batch that was read whole, or where one begins of which there is more to read.
     at: Option<(&'l Arc<Segment>, FilePosition, Offset)>,
+    /// The batch that begins where this fetch does, or the one in which it ends, decompressed.
+    decompressed: Option<Box<FileSlice>>,
     out: Fetched,
 }
 
@@ -323,13 +335,17 @@ impl<'l> Fetch<'l> {
         let mut index = self.segments.index_of(self.from);
         // The first batch is to be found; from then on each is where the one before ends.
         let mut place = hint.filter(|hint| {
-            hint.offset == self.from
+            hint.from == self.from
+                && hint.offset <= self.from
                 && self.segments.get(index).is_some_and(|segment| Arc::ptr_eq(segment, &hint.segment))
         });
         while let Some(segment) = self.segments.get(index) {
             let segment_end = self.segments.end_of(index).min(self.end);
             let (position, offset) = match place.take() {
-                Some(hint) => (hint.position, hint.offset),
+                Some(hint) => {
+                    self.decompressed = hint.decompressed;
+                    (hint.position, hint.offset)
+                }
                 None => self.find(segment, segment_end)?,
             };
             let stopped = match self.read_segment(segment, segment_end, position, offset) {
@@ -381,7 +397,6 @@ impl<'l> Fetch<'l> {
                     let kind = CorruptionKind::UnexpectedOffset { found: header.base_offset };
                     (BatchFault::Offset { header }, kind)
                 }
-                Err(HeaderFault::Unsupported(feature)) => return Err(unsupported(segment, feature)),
                 Err(fault) => (BatchFault::Header(fault), kind_of(&fault)),
             };
             // Damage on the way to what is wanted is passed over; damage in it is an error that says where it ends.
@@ -394,6 +409,9 @@ impl<'l> Fetch<'l> {
                 next => {
                     let end = next.map_or(segment_end, |(_, next)| next);
                     let offsets = OffsetRange { start: offset.max(self.from), end };
+                    if let BatchFault::Header(HeaderFault::Unsupported(feature)) = fault {
+                        return Err(segment.unsupported(offsets, feature));
+                    }
                     return Err(segment.corrupt_range(position, offsets, kind));
                 }
             }
@@ -418,30 +436,65 @@ impl<'l> Fetch<'l> {
             + 1
     }
 
+    /// The plain body of a batch whose stored one is `body`. `None` if it is so large that it goes over the limits.
+    #[cold]
+    fn decode(
+        &self,
+        segment: &Segment,
+        position: FilePosition,
+        header: &BatchHeader,
+        body: &[u8],
+    ) -> Result<Option<FileSlice>> {
+        let plain_bytes = format::uncompressed_bytes(header, body).map_or(0, u64::from);
+        if !self.out.batches.is_empty() && self.size_bytes + plain_bytes > self.limits.max_bytes {
+            return Ok(None);
+        }
+        match format::plain_body(header, body) {
+            Ok(plain) => Ok(Some(plain.into_owned().into())),
+            Err(unreadable) => {
+                let start = self.from.max(header.base_offset);
+                let offsets = OffsetRange { start, end: header.next_offset() };
+                Err(segment.unreadable(position, offsets, unreadable))
+            }
+        }
+    }
+
     /// Checks a batch and adds it. True if not all of its records were wanted because of the limits.
     fn take(
         &mut self,
-        segment: &Arc<Segment>,
+        segment: &'l Arc<Segment>,
         opened: &OpenSegment,
         position: FilePosition,
         header: BatchHeader,
     ) -> Result<bool> {
         let corrupt = |kind| segment.corrupt_range(position, header.offsets(), kind);
-        let body_position = position.plus(header.header_bytes() as u64);
-        let body = opened.published_bytes(body_position, header.body_bytes())?;
-        if body.len() < header.body_bytes() {
-            return Err(corrupt(CorruptionKind::MissingBatch));
-        }
-        let checked = format::check_body(&header, &body).map_err(|fault| {
-            corrupt(CorruptionKind::ChecksumMismatch { stored: fault.stored, computed: fault.computed })
-        });
-        if !is_planted(Mistake::ReadWithoutChecksum) {
-            checked?;
-        }
         let attributes = header.attributes;
-        if attributes.codec() != Codec::None || attributes.is_encrypted() {
-            return Err(unsupported(segment, UnsupportedFeature::Attributes(attributes.bits())));
-        }
+        let body = match self.decompressed.take() {
+            Some(decompressed) => *decompressed,
+            None => {
+                let body_position = position.plus(header.header_bytes() as u64);
+                let body = opened.published_bytes(body_position, header.body_bytes())?;
+                if body.len() < header.body_bytes() {
+                    return Err(corrupt(CorruptionKind::MissingBatch));
+                }
+                let checked = format::check_body(&header, &body).map_err(|fault| {
+                    corrupt(CorruptionKind::ChecksumMismatch {
+                        stored: fault.stored,
+                        computed: fault.computed,
+                    })
+                });
+                if !is_planted(Mistake::ReadWithoutChecksum) {
+                    checked?;
+                }
+                match attributes.is_plain() {
+                    true => body,
+                    false => match self.decode(segment, position, &header, &body)? {
+                        Some(plain) => plain,
+                        None => return Ok(true),
+                    },
+                }
+            }
+        };
         if attributes.is_control() {
             return Ok(self.take_control(&header, &body));
         }
@@ -473,17 +526,18 @@ impl<'l> Fetch<'l> {
             self.out.has_headers |= views.has_headers();
         }
         let is_clipped = wanted.end < header.next_offset();
+        if is_clipped {
+            self.at = Some((segment, position, header.base_offset));
+            self.decompressed = (!attributes.is_plain()).then(|| Box::new(body.clone()));
+        }
         if count > 0 {
-            self.size_bytes += u64::from(header.length_bytes);
+            self.size_bytes += (header.header_bytes() + body.len()) as u64;
             self.out.record_count += count;
             if self.out.batches.capacity() == 0 {
                 self.out.batches.reserve(self.likely_batches());
             }
             self.out.batches.push(FetchedBatch { header, body, wanted });
             self.out.next_offset = wanted.end;
-        }
-        if is_clipped {
-            self.at = None;
         }
         Ok(is_clipped)
     }
@@ -525,10 +579,6 @@ fn next_good(
             return Some((batch.position, batch.header.base_offset));
         }
     }
-}
-
-fn unsupported(segment: &Segment, feature: UnsupportedFeature) -> Error {
-    Error::Unsupported { path: segment.path().into(), feature, newest_supported: VERSION }
 }
 
 /// How damage of a batch header is reported.

@@ -39,7 +39,11 @@ impl Inner {
         let mut from = floor.unwrap_or(segment.base).max(start);
         let limits = FetchLimits { max_records: u32::MAX, max_bytes: 1 << 20 };
         while from < end {
-            let fetched = self.fetch(from, limits, FetchIsolation::Visible, None)?;
+            let fetched = match self.fetch(from, limits, FetchIsolation::Visible, None) {
+                // Nobody can look into that batch here; it is not far from the one that is looked for, if not that one.
+                Err(Error::Unsupported { offsets: Some(offsets), .. }) => return Ok(Some(offsets.start)),
+                fetched => fetched?,
+            };
             for batch in fetched.batches() {
                 if batch.header().append_time >= time {
                     return Ok(Some(batch.header().base_offset.max(from)));

@@ -4,6 +4,7 @@ mod append;
 mod checkpoint_file;
 mod close;
 mod commit;
+mod compress;
 mod counters;
 mod ends;
 mod fetch;
@@ -54,7 +55,8 @@ use crate::recovery::{RecoveryReport, RepairReport};
 use crate::storage::Storage;
 use crate::sync::atomic::Ordering;
 use crate::{
-    Durability, Error, LogConfig, LogEpoch, Offset, OffsetRange, PartitionIdentity, Result, Timestamp,
+    Compression, Durability, Error, LogConfig, LogEpoch, Offset, OffsetRange, PartitionIdentity, Result,
+    Timestamp,
 };
 
 /// One partition of a durable log.
@@ -96,7 +98,8 @@ impl Log {
     ///
     /// # Errors
     ///
-    /// [`Error::Io`] with `AlreadyExists` if there is a log already, and those of [`Log::open`].
+    /// [`Error::Io`] with `AlreadyExists` if there is a log already, [`Error::UnsupportedCompression`] if it is to be compressed
+    /// as this build cannot, and those of [`Log::open`].
     pub fn create(storage: Arc<dyn Storage>, directory: &Path, options: LogOptions) -> Result<Self> {
         Inner::create(storage, directory, options).map(Self::from)
     }
@@ -196,9 +199,14 @@ impl Log {
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidConfig`] names the field that is out of its bounds; nothing is changed then.
+    /// [`Error::InvalidConfig`] names the field that is out of its bounds, [`Error::UnsupportedCompression`] the feature that
+    /// this build lacks; nothing is changed then.
     pub fn set_config(&self, config: LogConfig) -> Result<()> {
         config.validate()?;
+        // Whoever only reads does not need it.
+        if self.inner.attachment.is_none() {
+            config.check_compression()?;
+        }
         self.inner.staging().set_config(&config);
         self.inner.shows_durable.store(config.durability == Durability::Durable, Ordering::SeqCst);
         self.inner.config.store(Arc::new(config));
@@ -218,6 +226,7 @@ impl Log {
     /// - [`Error::InvalidBatch`], [`Error::BatchTooLarge`].
     /// - [`Error::StagingFull`] if there was no room, with [`WhenFull::Wait`] for `max_block_ms`.
     /// - [`Error::DiskFull`] if no space could be reserved.
+    /// - [`Error::UnsupportedCompression`] if the log is configured to compress as this build cannot.
     /// - [`Error::Failed`], [`Error::Closed`], [`Error::ReadOnly`], [`Error::Corrupt`].
     #[inline(always)]
     pub fn append(
@@ -248,7 +257,42 @@ impl Log {
             [record] => self.inner.append_one(record),
             _ => Staged::nothing(),
         };
-        if staged.is_nothing() { self.inner.append_records(records, when_full) } else { Ok(staged) }
+        if staged.is_nothing() { self.inner.append_records(records, None, when_full) } else { Ok(staged) }
+    }
+
+    /// As [`Log::append_staged`], compressed as said and not as the log is configured. A single record shares a batch only with
+    /// those that are compressed as it is.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UnsupportedCompression`] if this build does not have it, and those of [`Log::append`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use std::sync::Arc;
+    /// # use tailwater_log::storage::SimDisk;
+    /// use tailwater_log::*;
+    ///
+    /// # let identity = PartitionIdentity { topic_id: TopicId::from_bytes([7; 16]), partition: PartitionId::ZERO };
+    /// # let log = Log::create(Arc::new(SimDisk::new(1)), "/orders-0".as_ref(), LogOptions::new(identity))?;
+    /// let orders = [NewRecord::new(b"two espressos"), NewRecord::new(b"two flat whites")];
+    /// match log.append_staged_with(&orders, Compression::Lz4, WhenFull::Wait) {
+    ///     Ok(staged) => drop(log.receipt_of(staged, None).wait()?),
+    ///     Err(error) => assert_eq!(
+    ///         error.to_string(),
+    ///         "this build has no lz4 compression: build it with the cargo feature `lz4`",
+    ///     ),
+    /// }
+    /// # Ok::<(), Error>(())
+    /// ```
+    pub fn append_staged_with(
+        &self,
+        records: &[NewRecord<'_>],
+        compression: Compression,
+        when_full: WhenFull,
+    ) -> Result<Staged, Box<Error>> {
+        self.inner.append_records(records, Some(compression), when_full)
     }
 
     /// The receipt of what [`Log::append_staged`] of this log has staged.
@@ -274,7 +318,7 @@ impl Log {
             if log_end_offset != expected_end {
                 return Err(Error::UnexpectedEnd { expected: expected_end, log_end_offset }.into());
             }
-            staging.append_batch(records, now)
+            staging.append_batch(records, None, now)
         })
     }
 
@@ -459,7 +503,8 @@ impl Log {
     ///
     /// - [`Error::OffsetOutOfRange`] below the log start or beyond the log end.
     /// - [`Error::Corrupt`], whose `offsets.end` is where reading can go on.
-    /// - [`Error::Unsupported`] for a batch that needs a feature this build lacks.
+    /// - [`Error::Unsupported`] for a batch that needs a feature this build lacks, whose `offsets.end` is where reading can
+    ///   go on.
     /// - [`Error::Io`].
     pub fn fetch(
         &self,
@@ -497,8 +542,8 @@ impl Log {
     ///
     /// # Errors
     ///
-    /// [`Error::OffsetOutOfRange`], [`Error::InsideOpaqueBatch`]: nothing was changed. [`Error::DiskFull`],
-    /// [`Error::Failed`], [`Error::Io`].
+    /// [`Error::OffsetOutOfRange`], [`Error::InsideOpaqueBatch`], [`Error::Unsupported`] inside a batch that this build cannot
+    /// look into: nothing was changed. [`Error::DiskFull`], [`Error::Failed`], [`Error::Io`].
     pub fn truncate_to(&self, offset: Offset) -> Result<()> {
         self.inner.truncate_to(offset)
     }

@@ -65,6 +65,7 @@ impl LogOptions {
 impl Inner {
     pub(crate) fn create(storage: Arc<dyn Storage>, directory: &Path, options: LogOptions) -> Result<Self> {
         options.config.validate()?;
+        options.config.check_compression()?;
         create_directory_durably(&storage, directory)?;
         let options = options.locked(&storage, directory)?;
         let is_segment = |name: &std::ffi::OsStr| name.to_str().and_then(parse_file_name).is_some();

@@ -3,7 +3,9 @@
 //! - Every batch here has its place in the active segment, and that place is allocated: an offset is given out only
 //!   when its batch fits (admission before assignment).
 //! - Only the last batch may be open, and only single plain records go into an open one. Taking the buffer closes it.
-//! - The staging lock is held for copying and counting only: checksums and writes happen on a taken buffer.
+//! - The staging lock is held for copying and counting only: compression, checksums and writes happen on a taken buffer.
+//! - A batch that is to be compressed has room for what it is uncompressed. What is staged behind it moves up when that is
+//!   known ([`Staging::move_back`]), before anything of it is written.
 
 use crate::error::InvalidBatch;
 use crate::format::{
@@ -11,7 +13,9 @@ use crate::format::{
     RecordFields,
 };
 use crate::limits::{KIB, MAX_BATCH_OFFSETS};
-use crate::{Durability, Error, FilePosition, LogConfig, LogEpoch, Offset, OffsetRange, Result, Timestamp};
+use crate::{
+    Compression, Durability, Error, FilePosition, LogConfig, LogEpoch, Offset, OffsetRange, Result, Timestamp,
+};
 
 use super::append::Staged;
 use super::{Appended, NewRecord, OpaqueBatch};
@@ -19,6 +23,10 @@ use super::{Appended, NewRecord, OpaqueBatch};
 /// Size at which an open batch takes no more records, in bytes. Large enough that a header costs 1 percent of it, small
 /// enough that one record can be read without checking much else.
 const OPEN_BATCH_BYTES: usize = 8 * KIB as usize;
+
+/// The same for a batch that is to be compressed: what repeats is found only within a batch. Beyond this little is gained,
+/// and each record that is read on its own costs the whole batch.
+const OPEN_COMPRESSED_BATCH_BYTES: usize = 64 * KIB as usize;
 
 /// What has to happen before a batch can be staged.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -53,7 +61,8 @@ pub(crate) struct StagedBuffer {
     pub(crate) since: Timestamp,
 }
 
-/// A batch in a [`StagedBuffer`]: its header lacks the checksum and the durable mark until the buffer is taken.
+/// A batch in a [`StagedBuffer`]: its header lacks the checksum and the durable mark until the buffer is taken, and says
+/// until then how the batch is to be compressed, which it is not.
 #[derive(Debug)]
 pub(crate) struct StagedBatch {
     /// Where the batch begins in the buffer.
@@ -89,8 +98,11 @@ pub(crate) struct Staging {
     spare: Option<Box<StagedBuffer>>,
     /// The last batch of the buffer takes more records.
     has_open_batch: bool,
-    /// Where in the buffer the open batch may end at most; 0 where it takes nothing more, or there is none.
+    /// Where in the buffer the open batch may end at most; 0 where it takes nothing more, or there is none, or it is not
+    /// compressed as the log's configuration says.
     open_end: usize,
+    /// The same for an open batch that is compressed otherwise.
+    other_open_end: usize,
     next_offset: Offset,
     epoch: LogEpoch,
     /// No batch may end past this position of the active segment: beyond it nothing is allocated.
@@ -100,6 +112,7 @@ pub(crate) struct Staging {
     limit_bytes: usize,
     max_batch_bytes: usize,
     durability: Durability,
+    compression: Compression,
     /// Append times never decrease, whatever the clock does.
     latest_append_time: Timestamp,
     /// Why nothing more is taken.
@@ -127,6 +140,7 @@ impl Staging {
             spare: None,
             has_open_batch: false,
             open_end: 0,
+            other_open_end: 0,
             next_offset,
             epoch,
             room_end: place.room_end,
@@ -134,6 +148,7 @@ impl Staging {
             limit_bytes: config.staging_bytes as usize,
             max_batch_bytes: config.max_batch_bytes as usize,
             durability: config.durability,
+            compression: config.compression,
             latest_append_time,
             stopped: None,
         }
@@ -187,6 +202,7 @@ impl Staging {
         self.limit_bytes = config.staging_bytes as usize;
         self.max_batch_bytes = config.max_batch_bytes as usize;
         self.durability = config.durability;
+        self.compression = config.compression;
         self.roll_at = u64::from(config.roll_bytes());
         self.limit_open_batch();
     }
@@ -222,6 +238,12 @@ impl Staging {
         Some(std::mem::replace(&mut self.buffer, next))
     }
 
+    /// Notes that what was taken last ends `saved_bytes` earlier in the segment than was reserved for it.
+    pub(crate) fn move_back(&mut self, saved_bytes: u64) {
+        self.buffer.position = FilePosition::new(self.buffer.position.get() - saved_bytes);
+        self.limit_open_batch();
+    }
+
     /// Gives a written buffer back for reuse, unless one large batch has made it larger than staging is meant to be.
     pub(crate) fn recycle(&mut self, mut buffer: Box<StagedBuffer>) {
         if buffer.bytes.capacity() <= 2 * self.limit_bytes {
@@ -230,16 +252,45 @@ impl Staging {
         }
     }
 
-    /// Stages one record, into the open batch if there is one that takes it.
-    pub(crate) fn append_one(&mut self, record: &NewRecord<'_>, now: Timestamp) -> Result<Appended, Refusal> {
-        let staged = self.extend_open_batch(record, now);
-        if staged.is_nothing() { self.open_batch(record, now) } else { Ok(staged.appended()) }
+    /// How the log is configured to compress, or as `own` says.
+    fn compression_of(&self, own: Option<Compression>) -> Compression {
+        own.unwrap_or(self.compression)
     }
 
-    /// Puts a record into the open batch, if there is one and the record fits.
+    /// Stages one record, into the open batch if there is one that takes it. It is compressed as the log is configured, or
+    /// as `own` says.
+    pub(crate) fn append_one(
+        &mut self,
+        record: &NewRecord<'_>,
+        own: Option<Compression>,
+        now: Timestamp,
+    ) -> Result<Appended, Refusal> {
+        let staged = match self.compression_of(own) {
+            compression if compression == self.compression => self.extend_open_batch(record, now),
+            compression if self.open_compression() == Some(compression) => {
+                self.extend_within(self.other_open_end, record, now)
+            }
+            _ => Staged::nothing(),
+        };
+        if staged.is_nothing() { self.open_batch(record, own, now) } else { Ok(staged.appended()) }
+    }
+
+    /// How the open batch is to be compressed.
+    fn open_compression(&self) -> Option<Compression> {
+        let open = self.buffer.batches.last().filter(|_| self.has_open_batch)?;
+        Some(open.header.attributes.compression())
+    }
+
+    /// Puts a record that is compressed as the log is configured into the open batch, if there is one and the record fits.
     #[inline(always)]
     pub(crate) fn extend_open_batch(&mut self, record: &NewRecord<'_>, now: Timestamp) -> Staged {
-        if self.open_end == 0 {
+        self.extend_within(self.open_end, record, now)
+    }
+
+    /// Puts a record into the open batch, if that may end at `open_end` and the record fits.
+    #[inline(always)]
+    fn extend_within(&mut self, open_end: usize, record: &NewRecord<'_>, now: Timestamp) -> Staged {
+        if open_end == 0 {
             return Staged::nothing();
         }
         let (Some(next_offset), Some(batch)) =
@@ -252,7 +303,7 @@ impl Staging {
         let time_delta = created.as_millis().wrapping_sub(header.base_create_time.as_millis());
         let offset_delta = header.last_offset_delta + 1;
         let bytes = &mut self.buffer.bytes;
-        if !format::encode_within(&fields(record), time_delta, offset_delta, self.open_end, bytes) {
+        if !format::encode_within(&fields(record), time_delta, offset_delta, open_end, bytes) {
             return Staged::nothing();
         }
         header.last_offset_delta = offset_delta;
@@ -267,27 +318,39 @@ impl Staging {
     }
 
     /// Stages one record as a batch that takes more.
-    pub(crate) fn open_batch(&mut self, record: &NewRecord<'_>, now: Timestamp) -> Result<Appended, Refusal> {
-        let appended = self.append_batch(std::slice::from_ref(record), now)?;
+    pub(crate) fn open_batch(
+        &mut self,
+        record: &NewRecord<'_>,
+        own: Option<Compression>,
+        now: Timestamp,
+    ) -> Result<Appended, Refusal> {
+        let appended = self.append_batch(std::slice::from_ref(record), own, now)?;
         self.has_open_batch = true;
         self.limit_open_batch();
         Ok(appended)
     }
 
-    /// Stages the records as a batch of their own: all of them or none.
+    /// Stages the records as a batch of their own: all of them or none. It is compressed as the log is configured, or as
+    /// `own` says.
     pub(crate) fn append_batch(
         &mut self,
         records: &[NewRecord<'_>],
+        own: Option<Compression>,
         now: Timestamp,
     ) -> Result<Appended, Refusal> {
         let Some(first) = records.first() else {
             return Err(Error::InvalidBatch { reason: InvalidBatch::Empty }.into());
         };
+        let compression = self.compression_of(own);
+        if !compression.is_supported() {
+            return Err(Error::UnsupportedCompression { compression }.into());
+        }
         let last_offset_delta = delta_of_last(records.len())?;
         let base = first.created_at.unwrap_or(now);
         let created = |record: &NewRecord<'_>| record.created_at.unwrap_or(now);
         let time_delta = |record: &NewRecord<'_>| created(record).as_millis().wrapping_sub(base.as_millis());
         let header = BatchHeader {
+            attributes: BatchAttributes::default().with_compression(compression),
             record_count: last_offset_delta + 1,
             base_create_time: base,
             max_create_time: records.iter().map(created).fold(base, Ord::max),
@@ -421,14 +484,20 @@ impl Staging {
 
     /// Notes where the open batch may end, if there is one.
     fn limit_open_batch(&mut self) {
-        self.open_end = match self.buffer.batches.last() {
+        (self.open_end, self.other_open_end) = match self.buffer.batches.last() {
             Some(batch) if self.has_open_batch && self.stopped.is_none() => {
                 let room = self.room_end.min(self.roll_at).saturating_sub(self.buffer.position.get());
                 let room = usize::try_from(room / ALIGNMENT * ALIGNMENT).unwrap_or(usize::MAX);
-                let batch = batch.start + OPEN_BATCH_BYTES.min(self.max_batch_bytes);
-                batch.min(self.limit_bytes).min(room)
+                let compression = batch.header.attributes.compression();
+                let most_bytes = match compression {
+                    Compression::None => OPEN_BATCH_BYTES,
+                    _ => OPEN_COMPRESSED_BATCH_BYTES,
+                };
+                let end =
+                    (batch.start + most_bytes.min(self.max_batch_bytes)).min(self.limit_bytes).min(room);
+                if compression == self.compression { (end, 0) } else { (0, end) }
             }
-            _ => 0,
+            _ => (0, 0),
         };
     }
 
@@ -439,7 +508,7 @@ impl Staging {
             batch.header.length_bytes = batch_length(bytes, batch.start);
         }
         self.has_open_batch = false;
-        self.open_end = 0;
+        (self.open_end, self.other_open_end) = (0, 0);
         bytes.resize(bytes.len().next_multiple_of(ALIGNMENT_BYTES), 0);
     }
 }

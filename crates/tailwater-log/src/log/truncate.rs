@@ -7,12 +7,12 @@ use super::inner::Inner;
 use super::writer::{Writer, new_header, new_segment_file};
 use crate::error::CorruptionKind;
 use crate::format::{
-    self, BATCH_HEADER_BYTES, BatchHeader, BatchPlace, Codec, RecordFields, RecordIter, SEGMENT_DATA_START,
+    self, BATCH_HEADER_BYTES, BatchHeader, BatchPlace, RecordFields, RecordIter, SEGMENT_DATA_START,
 };
 use crate::mistakes::{Mistake, is_planted};
 use crate::segment::{NewSegment, Segment};
 use crate::sync::atomic::Ordering;
-use crate::{Error, FilePosition, Offset, OffsetRange, Result, Timestamp};
+use crate::{Compression, Error, FilePosition, Offset, OffsetRange, Result, Timestamp};
 
 /// The temporary name of the segment that begins where a log was cut.
 const CUT_SEGMENT_NAME: &str = "truncate.tmp";
@@ -164,7 +164,10 @@ impl Inner {
                         CorruptionKind::ChecksumMismatch { stored: fault.stored, computed: fault.computed };
                     damaged(segment, position, at, context.end, kind)
                 })?;
-                let kept = encode_anew(&header, &body, offset)
+                let plain = format::plain_body(&header, &body)
+                    .map_err(|body| segment.unreadable(position, header.offsets(), body))?;
+                let zstd_level = self.config.load().compression_zstd_level;
+                let kept = encode_anew(&header, &plain, offset, zstd_level)
                     .map_err(|kind| damaged(segment, position, at, context.end, kind))?
                     .ok_or_else(|| Error::InsideOpaqueBatch { offset, batch: Box::new(header.offsets()) })?;
                 return Ok((header.base_offset, Some(kept)));
@@ -281,14 +284,16 @@ fn damaged(
     segment.corrupt_range(position, OffsetRange { start, end }, kind)
 }
 
-/// The records of a batch below `offset` as a batch of their own. `None` if Tailwater cannot look into it.
+/// The records of a batch with the plain body `body` that lie below `offset`, as a batch of their own that is compressed as
+/// that one is. `None` if Tailwater does not look into it.
 fn encode_anew(
     header: &BatchHeader,
     body: &[u8],
     offset: Offset,
+    zstd_level: u32,
 ) -> Result<Option<EncodedBatch>, CorruptionKind> {
-    let attributes = header.attributes;
-    if attributes.is_opaque() || attributes.codec() != Codec::None || attributes.is_encrypted() {
+    let mut attributes = header.attributes;
+    if attributes.is_opaque() {
         return Ok(None);
     }
     let mut kept = Vec::with_capacity(body.len());
@@ -305,11 +310,19 @@ fn encode_anew(
         max_create_time = max_create_time.max(Timestamp::from_millis(created));
         count += 1;
     }
+    let compression = attributes.compression();
+    if compression != Compression::None {
+        match format::compress(compression, i32::try_from(zstd_level).unwrap_or(i32::MAX), &kept) {
+            Some(compressed) => kept = compressed,
+            None => attributes = attributes.with_compression(Compression::None),
+        }
+    }
     let length =
         (BATCH_HEADER_BYTES + kept.len()) as u64 + (header.header_bytes() - BATCH_HEADER_BYTES) as u64;
     let span = offset.since(header.base_offset);
     let header = BatchHeader {
         length_bytes: u32::try_from(length).unwrap_or(u32::MAX),
+        attributes,
         last_offset_delta: u32::try_from(span - 1).unwrap_or(u32::MAX),
         record_count: count,
         max_create_time,

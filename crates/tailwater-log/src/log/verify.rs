@@ -18,6 +18,8 @@ pub struct VerifyReport {
     pub batches: u64,
     /// Records in good batches.
     pub records: u64,
+    /// Good batches of which only the checksums could be checked, since this build cannot look into them.
+    pub unread_batches: u64,
     /// Bytes read.
     pub bytes: u64,
     /// Every damaged place, in the order of the offsets.
@@ -100,6 +102,7 @@ impl SegmentCheck<'_> {
                     let read = pieces.position().get() - batch.position.get();
                     self.report.bytes += read;
                     progress(read);
+                    self.report.unread_batches += u64::from(pieces.is_unread());
                     self.note_batch(&batch.header, pieces.batch_bytes(&batch)?);
                 }
                 Piece::Damage(Damage { position, offsets, kind, .. }) => {

@@ -161,9 +161,13 @@ impl Writer {
         Ok(())
     }
 
-    /// Fills in what is known when a buffer was taken, and not before.
+    /// Compresses a buffer that was taken and fills in what was not known before.
     fn finish(&self, mut buffer: Box<StagedBuffer>, log: &Inner) -> Box<StagedBuffer> {
         assert_eq!(buffer.position, self.position, "staged batches follow what was written");
+        if buffer.wants_compression() {
+            let saved_bytes = buffer.compress(&log.config.load());
+            log.staging().move_back(saved_bytes);
+        }
         buffer.finish(self.header.salt, log.ends.durable());
         buffer
     }

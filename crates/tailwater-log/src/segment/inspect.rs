@@ -12,7 +12,8 @@ use super::{
 };
 use crate::error::{Corruption, CorruptionKind, UnsupportedFeature};
 use crate::format::{
-    BatchHeader, Codec, Footer, HeaderCopies, HeaderFault, RecordIter, SEGMENT_DATA_START, SegmentHeader,
+    self, BatchHeader, Footer, HeaderCopies, HeaderFault, RecordIter, SEGMENT_DATA_START, SegmentHeader,
+    UnreadableBody,
 };
 use crate::log::kind_of;
 use crate::storage::{OpenMode, Storage};
@@ -63,8 +64,10 @@ pub enum SegmentPart {
         position: FilePosition,
         /// Its header.
         header: BatchHeader,
-        /// The first record, from 0, that does not follow the format although the checksum is right.
-        malformed_record: Option<u32>,
+        /// The size of the body in bytes when it is decompressed, if it is compressed.
+        uncompressed_bytes: Option<u32>,
+        /// What is wrong in the body although the checksum is right.
+        fault: Option<CorruptionKind>,
     },
     /// Bytes that are no good batch. The next part is a good batch, or there is none.
     Damage {
@@ -193,8 +196,14 @@ impl SegmentParts<'_> {
         let gap_end = found.map_or(self.end, |batch| batch.position);
         if let Some(batch) = found {
             let header = batch.header;
-            let malformed_record = malformed_record(&header, self.walk.batch_bytes(&batch)?);
-            self.next = Some(SegmentPart::Batch { position: batch.position, header, malformed_record });
+            let bytes = self.walk.batch_bytes(&batch)?;
+            let body = bytes.get(header.header_bytes()..).unwrap_or_default();
+            self.next = Some(SegmentPart::Batch {
+                position: batch.position,
+                header,
+                uncompressed_bytes: format::uncompressed_bytes(&header, body),
+                fault: look_into(&header, body).and_then(Result::err),
+            });
         }
         if gap_end == position {
             return Ok(self.next.take());
@@ -241,14 +250,18 @@ impl Iterator for SegmentParts<'_> {
     }
 }
 
-/// The first record of a verified batch that does not follow the format. Bodies that are not plain records are passed.
-pub(super) fn malformed_record(header: &BatchHeader, batch: &[u8]) -> Option<u32> {
-    let attributes = header.attributes;
-    if attributes.is_opaque() || attributes.codec() != Codec::None || attributes.is_encrypted() {
-        return None;
+/// What is wrong in the body of a batch whose checksums are right. `None` if this build cannot look into it.
+pub(super) fn look_into(header: &BatchHeader, body: &[u8]) -> Option<Result<(), CorruptionKind>> {
+    let body = match format::plain_body(header, body) {
+        Ok(body) => body,
+        Err(UnreadableBody::Unsupported(_)) => return None,
+        Err(UnreadableBody::Bad(fault)) => return Some(Err(CorruptionKind::BadCompression { fault })),
+    };
+    if header.attributes.is_opaque() {
+        return Some(Ok(()));
     }
-    let body = batch.get(header.header_bytes()..).unwrap_or_default();
-    RecordIter::new(header, body).find_map(|record| record.err().map(|malformed| malformed.index))
+    let checked = RecordIter::new(header, &body).check();
+    Some(checked.map_err(|malformed| CorruptionKind::MalformedRecord { index: malformed.index }))
 }
 
 #[cfg(test)]
@@ -302,7 +315,7 @@ mod tests {
 
     fn base_of(part: &SegmentPart) -> Option<u64> {
         match part {
-            SegmentPart::Batch { header, malformed_record: None, .. } => Some(header.base_offset.get()),
+            SegmentPart::Batch { header, fault: None, .. } => Some(header.base_offset.get()),
             _ => None,
         }
     }

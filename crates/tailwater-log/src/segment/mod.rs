@@ -26,8 +26,8 @@ pub(crate) use open::{OpenSegment, SegmentFault, read_footer, read_header};
 pub(crate) use pieces::{Damage, Piece, Pieces};
 pub(crate) use walk::{BatchFault, BatchWalk, Step, WalkedBatch, first_nonzero};
 
-use crate::error::{Corruption, CorruptionKind};
-use crate::format::{BatchHeader, SEGMENT_DATA_START, SegmentSummary};
+use crate::error::{Corruption, CorruptionKind, UnsupportedFeature};
+use crate::format::{BatchHeader, SEGMENT_DATA_START, SegmentSummary, UnreadableBody, VERSION};
 use crate::log::{FileBudget, Holder, Usage};
 use crate::storage::Storage;
 use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -276,6 +276,27 @@ impl Segment {
         kind: CorruptionKind,
     ) -> Error {
         Error::Corrupt(Box::new(Corruption { file: self.path.clone(), position_bytes, offsets, kind }))
+    }
+
+    /// An error that says that `offsets` cannot be read by this build.
+    pub(crate) fn unsupported(&self, offsets: OffsetRange, feature: UnsupportedFeature) -> Error {
+        let (path, offsets) = (self.path.as_path().into(), Some(Box::new(offsets)));
+        Error::Unsupported { path, feature, newest_supported: VERSION, offsets }
+    }
+
+    /// The error for a batch of `offsets` at `position` whose body cannot be looked into.
+    pub(crate) fn unreadable(
+        &self,
+        position: FilePosition,
+        offsets: OffsetRange,
+        body: UnreadableBody,
+    ) -> Error {
+        match body {
+            UnreadableBody::Unsupported(feature) => self.unsupported(offsets, feature),
+            UnreadableBody::Bad(fault) => {
+                self.corrupt_range(position, offsets, CorruptionKind::BadCompression { fault })
+            }
+        }
     }
 
     fn error_of(&self, fault: SegmentFault, end: Offset) -> Error {

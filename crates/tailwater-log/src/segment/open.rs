@@ -135,6 +135,7 @@ pub(crate) fn read_header(file: &dyn StorageFile) -> Result<(SegmentHeader, Head
             path: Arc::clone(file.path()),
             feature,
             newest_supported: VERSION,
+            offsets: None,
         }),
     })
 }
@@ -167,7 +168,8 @@ pub(crate) fn read_footer(
     match Footer::decode(&bytes, base) {
         Ok(footer) => Ok(Some((footer, trailer.footer_position))),
         Err(FooterFault::Unsupported(feature)) => {
-            Err(Error::Unsupported { path: Arc::clone(file.path()), feature, newest_supported: VERSION })
+            let path = Arc::clone(file.path());
+            Err(Error::Unsupported { path, feature, newest_supported: VERSION, offsets: None })
         }
         Err(FooterFault::Bad) => Ok(None),
     }

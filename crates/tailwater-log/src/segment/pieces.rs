@@ -1,6 +1,6 @@
 //! A segment piece by piece: its good batches, and its damaged places with the offsets that are lost in them.
 
-use super::inspect::malformed_record;
+use super::inspect::look_into;
 use super::{BatchFault, BatchWalk, OpenSegment, Step, WalkedBatch, read_footer};
 use crate::error::CorruptionKind;
 use crate::format::{Footer, SEGMENT_DATA_START, SegmentSummary};
@@ -10,7 +10,7 @@ use crate::{FilePosition, Offset, OffsetRange, Result};
 /// A piece of a segment. Together the pieces span the offsets that were asked for, without a gap.
 #[derive(Debug)]
 pub(crate) enum Piece {
-    /// A batch whose checksums and records are right.
+    /// A batch whose checksums are right, and its records, unless this build cannot look into it.
     Batch(WalkedBatch),
     /// Bytes in which a batch should be and is not; none at all where the file ends too early.
     Damage(Damage),
@@ -39,6 +39,7 @@ pub(crate) struct Pieces<'o> {
     behind: Option<WalkedBatch>,
     summary: SegmentSummary,
     is_whole: bool,
+    is_unread: bool,
 }
 
 impl<'o> Pieces<'o> {
@@ -58,6 +59,7 @@ impl<'o> Pieces<'o> {
             behind: None,
             summary: SegmentSummary { first_offset: base, next_offset: base, ..SegmentSummary::default() },
             is_whole: true,
+            is_unread: false,
         })
     }
 
@@ -96,10 +98,12 @@ impl<'o> Pieces<'o> {
     fn batch(&mut self, batch: WalkedBatch) -> Result<Piece> {
         let header = batch.header;
         self.next_offset = header.next_offset();
-        if let Some(index) = malformed_record(&header, self.walk.batch_bytes(&batch)?) {
+        let bytes = self.walk.batch_bytes(&batch)?;
+        let looked = look_into(&header, bytes.get(header.header_bytes()..).unwrap_or_default());
+        self.is_unread = looked.is_none();
+        if let Some(Err(kind)) = looked {
             self.is_whole = false;
             let (position, end) = (batch.position, self.walk.position());
-            let kind = CorruptionKind::MalformedRecord { index };
             return Ok(Piece::Damage(Damage { position, end, offsets: header.offsets(), kind }));
         }
         self.summary.add_batch(&header, batch.position);
@@ -109,6 +113,11 @@ impl<'o> Pieces<'o> {
     /// The whole encoded batch that was the last piece.
     pub(crate) fn batch_bytes(&mut self, batch: &WalkedBatch) -> Result<&[u8]> {
         self.walk.batch_bytes(batch)
+    }
+
+    /// Whether the last piece is a batch that this build cannot look into.
+    pub(crate) fn is_unread(&self) -> bool {
+        self.is_unread
     }
 
     /// The good batch behind the damage that was told last.

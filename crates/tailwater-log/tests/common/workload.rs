@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use tailwater_log::storage::SimDisk;
 use tailwater_log::{
-    Durability, Error, FetchIsolation, Log, LogOptions, ManualClock, NewRecord, Offset, OpenFiles, Timestamp,
-    WhenFull,
+    Compression, Durability, Error, FetchIsolation, Log, LogOptions, ManualClock, NewRecord, Offset,
+    OpenFiles, Timestamp, WhenFull,
 };
 
-use super::oracle::{History, Oracle, open, options, read_to};
+use super::oracle::{Choices, History, Oracle, open, options, read_to};
 
 /// A place in a log.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -70,6 +70,8 @@ pub struct Driven {
     pub log: Option<Log>,
     /// Whether operations are made to fail, so that what nobody waited for may be lost without a crash.
     pub is_faulty: bool,
+    /// How the log is compressed. Then half of the values are such that they do not get smaller.
+    pub compression: Compression,
     clock: Arc<ManualClock>,
     files: Arc<OpenFiles>,
     durability: Durability,
@@ -81,7 +83,8 @@ impl Driven {
         let clock = Arc::new(ManualClock::new(Timestamp::from_millis(1_000)));
         let files = Arc::new(OpenFiles::at_most(100));
         let oracle = Oracle { is_durable: durability == Durability::Durable, ..Oracle::default() };
-        Self { disk, oracle, log: None, is_faulty: false, clock, files, durability, number: 0 }
+        let compression = Compression::None;
+        Self { disk, oracle, log: None, is_faulty: false, compression, clock, files, durability, number: 0 }
     }
 
     /// Makes the call; opens the log first if it is not. After an error the oracle allows both that it had its effect and
@@ -124,7 +127,8 @@ impl Driven {
             return Ok(log.clone());
         }
         let open_files = Some(Arc::clone(&self.files));
-        let options = LogOptions { open_files, ..options(self.durability, &self.clock) };
+        let mut options = LogOptions { open_files, ..options(self.durability, &self.clock) };
+        options.config.compression = self.compression;
         let log = open(&self.disk, options)?;
         match self.oracle.check(&log, false) {
             Ok(found) => self.oracle = found,
@@ -324,6 +328,10 @@ impl Driven {
 
     fn next_value(&mut self, size: usize) -> Vec<u8> {
         self.number += 1;
+        if self.compression != Compression::None && self.number.is_multiple_of(2) {
+            let mut noise = Choices::new(self.number);
+            return (0..size).map(|_| noise.below(256) as u8).collect();
+        }
         format!("{}:{}", self.number, "v".repeat(size)).into_bytes()
     }
 }

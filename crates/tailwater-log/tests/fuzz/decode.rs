@@ -3,14 +3,20 @@
 //! Bytes come as they are, and with their checksums made right, without which hardly any would be accepted; and values
 //! are encoded, decoded, and changed under a right checksum.
 
+use std::sync::Arc;
+
 use arbitrary::{Arbitrary, Result, Unstructured};
 use tailwater_log::format::{
     BatchAttributes, BatchHeader, BatchPlace, Checkpoint, Control, EpochStart, Footer, IndexEntry,
     ProducerExtension, ProducerState, RecordFields, RecordIter, SEGMENT_HEADER_BYTES, SegmentHeader,
-    SegmentSummary, TRAILER_BYTES, TimeBounds, Trailer, check_body, decode_slots, encode, encoded_bytes,
+    SegmentSummary, TRAILER_BYTES, TimeBounds, Trailer, UnreadableBody, check_body, decode_slots, encode,
+    encoded_bytes, plain_body, uncompressed_bytes,
 };
+use tailwater_log::storage::{OpenMode, SimDisk, Storage};
 use tailwater_log::{
-    FilePosition, LogEpoch, Offset, OffsetRange, PartitionId, PartitionIdentity, Timestamp, TopicId,
+    Compression, FetchIsolation, FetchLimits, FilePosition, Log, LogEpoch, LogOptions, NewRecord, Offset,
+    OffsetRange, PartitionId, PartitionIdentity, SegmentInspection, SegmentPart, Timestamp, TopicId,
+    WhenFull,
 };
 
 const PLACE: BatchPlace = BatchPlace { salt: 7, position: FilePosition::new(1024) };
@@ -18,8 +24,14 @@ const SECTOR_BYTES: usize = 512;
 const CHECKPOINT_BYTES: usize = 96;
 const FOOTER_BYTES: usize = 104;
 
+/// From this choice on it is a compressed body.
+const COMPRESSED: u8 = 0xf8;
+
 pub(crate) fn run(data: &[u8]) {
     let Some((choice, bytes)) = data.split_first() else { return };
+    if *choice >= COMPRESSED {
+        return compressed(bytes);
+    }
     match choice % 8 {
         0 => any_bytes(bytes),
         1 => accept_batch_header(&sealed(Structure::BatchHeader, bytes)),
@@ -184,6 +196,62 @@ fn accept_body(bytes: &[u8]) {
         assert_eq!(again.len() - before, encoded_bytes(&fields, view.time_delta(), view.offset_delta()));
     }
     assert_eq!(again, body, "one encoding for each record");
+}
+
+/// A compressed body: any bytes, with a size in front that is within reach or as it comes, or what was compressed with a few
+/// bytes changed. What is made of it is as large as it says, and no larger than a batch may be.
+fn compressed(bytes: &[u8]) {
+    let Some((&[compression, change, at, size], rest)) = bytes.split_first_chunk::<4>() else { return };
+    let compression = [Compression::Lz4, Compression::Zstd][usize::from(compression % 2)];
+    let attributes = BatchAttributes::default().with_compression(compression);
+    let header = BatchHeader { attributes, record_count: 1, ..plain_header() };
+    let body = match change % 4 {
+        0 => rest.to_vec(),
+        1 => [&u32::from(size).to_le_bytes(), rest].concat(),
+        _ => {
+            let Some(mut body) = compressed_by_a_log(rest, compression) else { return };
+            let at = usize::from(at) % body.len();
+            body[at] ^= change >> 2;
+            body
+        }
+    };
+    match plain_body(&header, &body) {
+        Ok(plain) => {
+            let declared = uncompressed_bytes(&header, &body);
+            assert_eq!(declared, u32::try_from(plain.len()).ok(), "it is as large as it says");
+            assert!(plain.len() <= 16 << 20, "no larger than a batch may be");
+            for view in RecordIter::new(&header, &plain) {
+                let _ = view.map(|view| view.headers().count());
+            }
+        }
+        Err(UnreadableBody::Unsupported(_)) => assert!(!compression.is_supported()),
+        Err(_) => assert!(compression.is_supported()),
+    }
+}
+
+/// The body of a batch with a value that repeats `bytes`, as a log stores it. `None` if it does not get smaller.
+fn compressed_by_a_log(bytes: &[u8], compression: Compression) -> Option<Vec<u8>> {
+    let value = bytes.repeat(8);
+    let identity = PartitionIdentity { topic_id: TopicId::from_bytes([1; 16]), partition: PartitionId::ZERO };
+    let storage: Arc<dyn Storage> = Arc::new(SimDisk::new(1));
+    let log = Log::create(Arc::clone(&storage), "/log".as_ref(), LogOptions::new(identity)).ok()?;
+    // Refused by a build that cannot compress so.
+    let staged = log.append_staged_with(&[NewRecord::new(&value)], compression, WhenFull::Wait).ok()?;
+    log.receipt_of(staged, None).wait().expect("there is room");
+    let path = "/log/00000000000000000000.log".as_ref();
+    let inspection = SegmentInspection::open(&storage, path).expect("it was just written");
+    let Some(Ok(SegmentPart::Batch { position, header, uncompressed_bytes: Some(_), fault: None })) =
+        inspection.parts().next()
+    else {
+        return None;
+    };
+    let fetched = log.fetch(Offset::ZERO, FetchLimits::default(), FetchIsolation::Visible, None);
+    let fetched = fetched.expect("it was just written");
+    assert_eq!(fetched.iter().next().and_then(|record| record.value()), Some(&value[..]));
+    let mut body = vec![0; header.body_bytes()];
+    let file = storage.open_file(path, OpenMode::Read).expect("it is there");
+    file.read_full_at(&mut body, position.plus(header.header_bytes() as u64)).expect("it can be read");
+    Some(body)
 }
 
 /// A value of some structure: decoded from its encoding it is the same, and so are the bytes of changed ones.

@@ -21,7 +21,7 @@ impl Inner {
         name::check(name)?;
         let config = config.or(&self.default_config);
         let partition_count = config.checked_partitions()?;
-        let log_config = config.to_log_config()?;
+        let log_config = config.to_new_log_config()?;
         let mut administration = self.administer()?;
         if let Some(topic) = self.topics.load().by_name(name) {
             return Err(Error::TopicExists { topic: Arc::clone(&topic.name) });
@@ -48,7 +48,7 @@ impl Inner {
         let topic = self.topic(name)?;
         let (present, name) = (topic.partition_count(), topic.name.to_string());
         let config = changes.or(&topic.config());
-        let log_config = config.to_log_config()?;
+        let log_config = config.to_new_log_config()?;
         let wanted = changes.partition_count().unwrap_or(present);
         if !(present..=MAX_PARTITIONS).contains(&wanted) {
             return Err(Error::InvalidPartitionCount {

@@ -148,6 +148,7 @@ fn identities_of(
         path: path.as_path().into(),
         feature,
         newest_supported: format::VERSION,
+        offsets: None,
     };
     let mut bytes = [0; SEGMENT_PREFIX_BYTES];
     let mut read = || -> Result<usize> {

@@ -187,7 +187,7 @@ impl Broker {
     /// # Errors
     ///
     /// - [`Error::InvalidTopicName`], [`Error::TopicExists`], [`Error::InvalidPartitionCount`],
-    ///   [`Error::InvalidConfig`], [`Error::DirectoryInTheWay`]: nothing was changed.
+    ///   [`Error::InvalidConfig`], [`Error::UnsupportedCompression`], [`Error::DirectoryInTheWay`]: nothing was changed.
     /// - [`Error::DiskFull`], [`Error::Io`]: there is no such topic. If that cannot be told, every further change of topics
     ///   answers [`Error::Failed`] until the broker is reopened.
     /// - [`Error::ReadOnly`], [`Error::Closed`].
@@ -255,7 +255,7 @@ impl Broker {
     ///
     /// # Errors
     ///
-    /// As [`Broker::producer`].
+    /// As [`Broker::producer`]; [`Error::UnsupportedCompression`] if this build does not have the one that is asked for.
     pub fn producer_with(&self, topic: &str, options: ProducerOptions) -> Result<Producer> {
         Producer::new(Arc::clone(self.inner()), topic, options)
     }

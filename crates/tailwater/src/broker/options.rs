@@ -129,7 +129,7 @@ impl BrokerOptions {
     /// Checks what is not checked elsewhere.
     pub(super) fn check(&self) -> Result<()> {
         // A bad default would otherwise come up at the first topic only.
-        self.default_topic_config.to_log_config()?;
+        self.default_topic_config.to_new_log_config()?;
         match self.max_disk_bytes {
             Some(bytes) if bytes < LEAST_DISK_BYTES => {
                 Err(Error::InvalidConfig(Box::new(tailwater_log::InvalidConfig {

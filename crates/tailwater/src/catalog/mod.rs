@@ -93,7 +93,8 @@ impl Catalog {
         match decoded {
             Ok(catalog) => Ok(Some(catalog)),
             Err(CatalogFault::Unsupported(feature)) => {
-                Err(Error::Unsupported { path: path.into(), feature, newest_supported: format::VERSION })
+                let newest_supported = format::VERSION;
+                Err(Error::Unsupported { path: path.into(), feature, newest_supported, offsets: None })
             }
             Err(fault) => Err(Error::CatalogDamaged { path: path.into(), fault }),
         }

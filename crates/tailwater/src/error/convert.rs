@@ -12,9 +12,10 @@ impl From<tailwater_log::Error> for Error {
                 Error::TopicFull(Box::new(TopicFull { partition: None, full: *full, holder: None }))
             }
             Log::Corrupt(corruption) => Error::Corrupt(corruption),
-            Log::Unsupported { path, feature, newest_supported } => {
-                Error::Unsupported { path, feature, newest_supported }
+            Log::Unsupported { path, feature, newest_supported, offsets } => {
+                Error::Unsupported { path, feature, newest_supported, offsets }
             }
+            Log::UnsupportedCompression { compression } => Error::UnsupportedCompression { compression },
             Log::OffsetOutOfRange { requested, log_start_offset, log_end_offset } => {
                 Error::OffsetOutOfRange { partition: None, requested, log_start_offset, log_end_offset }
             }

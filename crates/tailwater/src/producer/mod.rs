@@ -58,6 +58,8 @@ struct Shared {
     broker: Arc<Inner>,
     topic: Arc<Topic>,
     options: ProducerOptions,
+    /// Whether its options leave appends as they are: the usual case, asked for with each of them.
+    is_plain: bool,
     gate: Option<Arc<LagGate>>,
     sticky: StickyPartitioner,
 }
@@ -75,6 +77,9 @@ impl Producer {
         if broker.is_read_only() {
             return Err(Error::ReadOnly);
         }
+        if let Some(compression) = options.compression.filter(|compression| !compression.is_supported()) {
+            return Err(Error::UnsupportedCompression { compression });
+        }
         let seed = broker.random();
         let gate = match &options.lag_limit {
             None => None,
@@ -84,7 +89,8 @@ impl Producer {
                 Some(topic.gate(|gate| gate.is_for(limit), || LagGate::new(limit))?)
             }
         };
-        let shared = Shared { broker, topic, options, gate, sticky: StickyPartitioner::new(seed) };
+        let is_plain = options.is_plain();
+        let shared = Shared { broker, topic, options, is_plain, gate, sticky: StickyPartitioner::new(seed) };
         Ok(Self { shared: Arc::new(shared) })
     }
 
@@ -111,6 +117,7 @@ impl Producer {
     /// - [`Error::StagingFull`], [`Error::DiskFull`]: try again later.
     /// - [`Error::GroupLagging`], if the producer has a [`LagLimit`]: try again when the group has committed more.
     /// - [`Error::RecordTooLarge`], [`Error::InvalidBatch`], [`Error::UnknownPartition`].
+    /// - [`Error::UnsupportedCompression`], if the topic's compression is not in this build.
     /// - [`Error::UnknownTopic`], [`Error::Closed`]: the producer is of no use any more.
     /// - [`Error::Failed`], [`Error::Corrupt`]: the partition takes no messages.
     pub fn send<'m>(&self, message: impl Into<Message<'m>>) -> Result<Receipt<Appended>> {
@@ -198,16 +205,16 @@ impl Producer {
         room: Room,
         is_synced_by_others: bool,
     ) -> Result<Receipt<Appended>> {
-        let Shared { broker, topic, options, gate, .. } = &*self.shared;
+        let Shared { broker, topic, options, is_plain, gate, .. } = &*self.shared;
         broker.check_open()?;
         if let Some(gate) = gate {
             self.admit(gate, records, room)?;
         }
         topic.with_log(partition, |log| {
-            let staged = match (room, options.max_block) {
-                (Room::Wait, Some(_)) => self.append_within(log, records),
-                (Room::Wait, None) => log.append_staged(records, WhenFull::Wait),
-                (Room::Fail, _) => log.append_staged(records, WhenFull::Fail),
+            let staged = match (is_plain, room) {
+                (true, Room::Wait) => log.append_staged(records, WhenFull::Wait),
+                (true, Room::Fail) => log.append_staged(records, WhenFull::Fail),
+                (false, room) => self.append_as_optioned(log, records, room),
             };
             let staged = match staged {
                 Ok(staged) => staged,
@@ -281,6 +288,34 @@ impl Producer {
         self.shared.options.lag_limit.as_ref().is_some_and(|limit| limit.waits)
     }
 
+    /// Appends as this producer's options say.
+    #[cold]
+    fn append_as_optioned(
+        &self,
+        log: &Log,
+        records: &[NewRecord<'_>],
+        room: Room,
+    ) -> Result<Staged, Box<tailwater_log::Error>> {
+        match (room, self.shared.options.max_block) {
+            (Room::Wait, Some(_)) => self.append_within(log, records),
+            (Room::Wait, None) => self.append_compressed(log, records, WhenFull::Wait),
+            (Room::Fail, _) => self.append_compressed(log, records, WhenFull::Fail),
+        }
+    }
+
+    /// Appends with this producer's own compression, if it has one.
+    fn append_compressed(
+        &self,
+        log: &Log,
+        records: &[NewRecord<'_>],
+        when_full: WhenFull,
+    ) -> Result<Staged, Box<tailwater_log::Error>> {
+        match self.shared.options.compression {
+            Some(compression) => log.append_staged_with(records, compression, when_full),
+            None => log.append_staged(records, when_full),
+        }
+    }
+
     /// Appends within this producer's own limit of time, making the room itself.
     fn append_within(
         &self,
@@ -291,7 +326,7 @@ impl Producer {
         let deadline = options.max_block.and_then(|wait| Instant::now().checked_add(wait));
         let mut has_written = false;
         loop {
-            match log.append_staged(records, WhenFull::Fail) {
+            match self.append_compressed(log, records, WhenFull::Fail) {
                 Err(error)
                     if matches!(*error, tailwater_log::Error::StagingFull { .. })
                         && deadline.is_none_or(|deadline| Instant::now() < deadline) =>

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tailwater_log::Durability;
+use tailwater_log::{Compression, Durability};
 
 use super::LagLimit;
 
@@ -23,11 +23,17 @@ use super::LagLimit;
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct ProducerOptions {
     pub(super) durability: Option<Durability>,
+    pub(super) compression: Option<Compression>,
     pub(super) max_block: Option<Duration>,
     pub(super) lag_limit: Option<LagLimit>,
 }
 
 impl ProducerOptions {
+    /// Whether each append is made as the topic says.
+    pub(super) fn is_plain(&self) -> bool {
+        self.compression.is_none() && self.max_block.is_none()
+    }
+
     /// What the topic says.
     #[must_use]
     pub fn new() -> Self {
@@ -38,6 +44,30 @@ impl ProducerOptions {
     #[must_use]
     pub fn durability(mut self, durability: Durability) -> Self {
         self.durability = Some(durability);
+        self
+    }
+
+    /// Sets how this producer's batches are compressed: default the topic's `compression`. Single messages share a batch with
+    /// those of producers that compress alike, and close a batch of others.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use tailwater::{Broker, Compression, Error, ProducerOptions, TopicConfig};
+    ///
+    /// let broker = Broker::in_memory()?;
+    /// broker.create_topic("clicks", &TopicConfig::new())?;
+    /// let options = ProducerOptions::new().compression(Compression::Zstd);
+    /// match broker.producer_with("clicks", options) {
+    ///     Ok(clicks) => drop(clicks.publish("click")?),
+    ///     Err(Error::UnsupportedCompression { .. }) => println!("build it with the feature `zstd`"),
+    ///     Err(error) => return Err(error),
+    /// }
+    /// # Ok::<(), Error>(())
+    /// ```
+    #[must_use]
+    pub fn compression(mut self, compression: Compression) -> Self {
+        self.compression = Some(compression);
         self
     }
 
