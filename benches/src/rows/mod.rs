@@ -4,6 +4,7 @@ mod append_batches;
 mod append_buffered;
 mod append_written;
 mod commit;
+mod compressed;
 mod durable_one;
 mod durable_pipelined;
 mod durable_threads;
@@ -34,6 +35,7 @@ pub const ALL: &[Row] = &[
     commit::SIXTY_FOUR,
     rebalance::ROW,
     scan::ROW,
+    compressed::ROW,
     random_read::ROW,
     hand_over::POLLING,
     hand_over::WAITING,
