@@ -158,6 +158,7 @@ fn code_of(error: &Error) -> u8 {
         | Error::CatalogMissing { .. }
         | Error::ContradictingDirectories(_)
         | Error::GroupsLogDamaged { .. }
+        | Error::BackupDamaged { .. }
         | Error::WrongPartition { .. } => CORRUPT,
         Error::InvalidTopicName { .. }
         | Error::InvalidGroupId { .. }

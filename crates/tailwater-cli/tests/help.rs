@@ -38,6 +38,7 @@ fn help_is_what_was_agreed_on() {
         &["info"],
         &["verify"],
         &["repair"],
+        &["backup"],
         &["dump"],
         &["bench"],
         &["completions"],

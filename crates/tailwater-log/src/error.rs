@@ -263,6 +263,8 @@ pub enum IoOperation {
     SetLength,
     /// Renaming.
     Rename,
+    /// Giving a file another name.
+    Link,
     /// Removing a file or directory.
     Remove,
     /// Listing a directory.
@@ -286,6 +288,7 @@ impl fmt::Display for IoOperation {
             IoOperation::Allocate => "allocate space for",
             IoOperation::SetLength => "change the length of",
             IoOperation::Rename => "rename",
+            IoOperation::Link => "give another name to",
             IoOperation::Remove => "remove",
             IoOperation::List => "list",
             IoOperation::Inspect => "inspect",

@@ -65,8 +65,9 @@ pub use error::{
 };
 pub use log::{
     Appended, FetchHint, FetchIsolation, FetchLimits, Fetched, FetchedBatch, ListenerGuard, Log, LogOptions,
-    LogStats, MaintenanceReport, NewRecord, OpaqueBatch, OpenFiles, Receipt, Record, RemovalStats,
-    RetentionReport, Signal, SpaceBudget, SpaceShare, Staged, SyncTimes, VerifyReport, WhenFull,
+    LogSnapshot, LogStats, MaintenanceReport, NewRecord, OpaqueBatch, OpenFiles, Receipt, Record,
+    RemovalStats, RetentionReport, Signal, SnapshotSegment, SpaceBudget, SpaceShare, Staged, SyncTimes,
+    VerifyReport, WhenFull,
 };
 pub use offset::{FilePosition, LogEpoch, Offset, OffsetRange};
 pub use recovery::{RecoveryOutcome, RecoveryReport, RepairReport, TornTail};

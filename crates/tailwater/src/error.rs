@@ -19,6 +19,7 @@ use tailwater_log::error::{
 };
 use tailwater_log::{Compression, Offset, PartitionId, PartitionIdentity};
 
+use crate::backup::BackupFault;
 use crate::broker::CloseReport;
 use crate::catalog::{CatalogFault, TopicNameFault};
 use crate::codec::DecodeError;
@@ -189,6 +190,51 @@ pub enum Error {
     UnsupportedCompression {
         /// What was asked for.
         compression: Compression,
+    },
+    /// A backup is to be made where something is already. It was left as it is.
+    #[error("{} exists already: a backup is made in a new directory", .path.display())]
+    BackupExists {
+        /// What is there.
+        path: Arc<Path>,
+    },
+    /// A backup is to be made within the directory that it is to be of.
+    #[error("{} lies in the data directory: a backup has to be made elsewhere", .path.display())]
+    BackupInside {
+        /// Where it was to be.
+        path: Arc<Path>,
+    },
+    /// A directory is no backup, or not any more: whoever opens a backup for writing makes it a directory like any other.
+    #[error("{} is no backup, or was opened since: use one that was only copied", .path.display())]
+    NotABackup {
+        /// The directory.
+        path: Arc<Path>,
+    },
+    /// The list of a backup's files cannot be used.
+    #[error("{} cannot be used: {fault}", .path.display())]
+    BackupDamaged {
+        /// The list.
+        path: Arc<Path>,
+        /// What is wrong with it.
+        fault: BackupFault,
+    },
+    /// A partition was cut at either end again and again while it was copied.
+    #[error(
+        "{partition} was truncated, or lost old records, whenever it was copied: try again when it is quieter"
+    )]
+    BackupOvertaken {
+        /// The partition.
+        partition: Arc<str>,
+    },
+    /// Another process writes, and has not recorded as durable what a group of its own has committed.
+    #[error(
+        "{partition} is committed up to offset {committed}, and that is not recorded as durable by the process that writes yet: \
+         try again, or make the backup from that process"
+    )]
+    NotRecorded {
+        /// The partition.
+        partition: Arc<str>,
+        /// Up to where it is committed.
+        committed: Offset,
     },
     /// The broker was attached read-only.
     #[error("the directory is attached read-only: open it for writing instead")]

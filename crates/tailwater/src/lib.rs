@@ -262,6 +262,7 @@
 
 #[cfg(feature = "async")]
 mod alarms;
+mod backup;
 mod broker;
 mod catalog;
 mod codec;
@@ -279,6 +280,7 @@ mod retention;
 mod topic_config;
 mod topic_partition;
 
+pub use backup::{BackupCheck, BackupFault, BackupOptions, BackupProblem, BackupProblemKind, BackupReport};
 pub use broker::{
     Broker, BrokerOptions, BrokerStats, CatalogDamage, CatalogRepair, CloseFailure, CloseReport, Embedded,
     GroupDescription, GroupListing, GroupMember, GroupPartitionStats, GroupPosition, GroupReset, GroupStats,

@@ -89,6 +89,7 @@ pub(crate) enum Command {
     Info,
     Verify(VerifyArgs),
     Repair(RepairArgs),
+    Backup(BackupArgs),
     Dump(DumpArgs),
     Bench(BenchArgs),
     /// Print a completion script for a shell
@@ -118,7 +119,8 @@ pub(crate) struct OffsetsArgs {
 /// Read and check every byte, changing nothing
 ///
 /// Takes no lock and never recovers. While another process writes, everything up to the durable offset is checked. Each
-/// damaged place is named on standard error, and the exit code is 3. A torn tail, as a crash leaves it, is no damage.
+/// damaged place is named on standard error, and the exit code is 3. A torn tail, as a crash leaves it, is no damage. Every
+/// file of a backup is compared with what it was when the backup was made.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  tailwater verify orders")]
 pub(crate) struct VerifyArgs {
@@ -141,6 +143,25 @@ pub(crate) struct RepairArgs {
     /// Go on, although records may be given up
     #[arg(long)]
     pub(crate) yes: bool,
+}
+
+/// Copy the whole directory, also while another process writes to it
+///
+/// The copy is a directory like any other: to restore it is to use it, or a copy of it, as --data. It holds what was durable of
+/// each topic at one moment, and all committed positions. Until then `tailwater --data DIR verify` compares every file with what
+/// it was. The directory must not exist; it is there whole, or not at all.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  tailwater backup /backups/tuesday --incremental-from /backups/monday")]
+pub(crate) struct BackupArgs {
+    /// The directory to make
+    #[arg(value_name = "DIR")]
+    pub(crate) directory: PathBuf,
+    /// Take sealed segments that are in this earlier backup from there, by a hard link
+    #[arg(long, value_name = "DIR", conflicts_with = "copy")]
+    pub(crate) incremental_from: Option<PathBuf>,
+    /// Copy sealed segments too, where a hard link would do: a link is no second copy of the bytes
+    #[arg(long)]
+    pub(crate) copy: bool,
 }
 
 /// Show what a segment file holds, batch by batch, also when it is damaged

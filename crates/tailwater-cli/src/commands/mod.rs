@@ -1,5 +1,6 @@
 //! The commands, one file each.
 
+mod backup;
 mod bench;
 mod completions;
 mod consume;
@@ -33,6 +34,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<()> {
         Command::Info => info::run(&directory, json),
         Command::Verify(args) => verify::run(&directory, json, &args),
         Command::Repair(args) => repair::run(&directory, json, &args),
+        Command::Backup(args) => backup::run(&directory, json, &args),
         Command::Dump(args) => dump::run(json, &args),
         Command::Bench(args) => bench::run(&directory, json, &args),
         Command::Completions { shell } => completions::run(shell),

@@ -52,6 +52,7 @@ impl From<&Corruption> for Damage {
 }
 
 pub(crate) fn run(directory: &Directory, json: bool, args: &VerifyArgs) -> Result<()> {
+    let changed = if args.topic.is_none() { check_backup(directory)? } else { 0 };
     let broker = directory.attach()?;
     let embedded = embedded(&broker)?;
     let places = places(&broker, args.topic.as_deref())?;
@@ -76,8 +77,22 @@ pub(crate) fn run(directory: &Directory, json: bool, args: &VerifyArgs) -> Resul
             "{damage} damaged {}: what lies around can be read; restore the rest from a backup, or give it up with `repair`",
             if damage == 1 { "place" } else { "places" }
         ))),
+        None if changed > 0 => Err(Failure::corrupt(format!(
+            "{changed} {} not as when the backup was made: use another backup",
+            if changed == 1 { "file is" } else { "files are" }
+        ))),
         None => shown,
     }
+}
+
+/// Compares the files of a backup with its manifest, and says which are not as they were. Returns how many.
+fn check_backup(directory: &Directory) -> Result<usize> {
+    let bar = progress(0);
+    let checked = Broker::check_backup(&directory.path, &mut |bytes| bar.inc(bytes));
+    bar.finish_and_clear();
+    let Some(check) = checked? else { return Ok(0) };
+    check.problems.iter().for_each(complain_of);
+    Ok(check.problems.len())
 }
 
 /// The partitions of a topic, or of all.

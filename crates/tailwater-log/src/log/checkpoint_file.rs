@@ -17,6 +17,19 @@ use crate::{Error, FilePosition, Offset, PartitionIdentity, Result};
 pub(crate) const CHECKPOINT_NAME: &str = "checkpoint";
 const TEMPORARY_NAME: &str = "checkpoint.tmp";
 
+/// The sequence of the newer slot of a new file.
+const LATEST_SEQUENCE: u64 = 2;
+
+/// The bytes of a new checkpoint file with `first` in both slots.
+pub(crate) fn checkpoint_bytes(first: Checkpoint) -> [u8; 2 * SECTOR_BYTES] {
+    let mut bytes = [0; 2 * SECTOR_BYTES];
+    let older = Checkpoint { sequence: LATEST_SEQUENCE - 1, ..first };
+    let latest = Checkpoint { sequence: LATEST_SEQUENCE, ..first };
+    bytes[..SECTOR_BYTES].copy_from_slice(&older.encode());
+    bytes[SECTOR_BYTES..].copy_from_slice(&latest.encode());
+    bytes
+}
+
 /// Where a scan for the end of the log may begin: a batch boundary with everything below it durable.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct ScanPoint {
@@ -95,16 +108,11 @@ impl CheckpointFile {
     ) -> Result<CheckpointFile> {
         let temporary: PathBuf = directory.join(TEMPORARY_NAME);
         let file = create_temporary(storage, &temporary)?;
-        let older = Checkpoint { sequence: 1, ..first };
-        let latest = Checkpoint { sequence: 2, ..first };
-        let mut bytes = [0; 2 * SECTOR_BYTES];
-        bytes[..SECTOR_BYTES].copy_from_slice(&older.encode());
-        bytes[SECTOR_BYTES..].copy_from_slice(&latest.encode());
-        file.write_all_at(&bytes, FilePosition::ZERO)?;
+        file.write_all_at(&checkpoint_bytes(first), FilePosition::ZERO)?;
         file.sync_all()?;
         let path = directory.join(CHECKPOINT_NAME);
         storage.rename(&temporary, &path)?;
-        Ok(Self { path, latest, newest_slot: 1 })
+        Ok(Self { path, latest: Checkpoint { sequence: LATEST_SEQUENCE, ..first }, newest_slot: 1 })
     }
 
     /// What was last written.

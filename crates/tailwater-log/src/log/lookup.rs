@@ -83,7 +83,7 @@ impl Inner {
     }
 
     /// Where in its segment the batch begins that holds `offset`, or, if one before it is damaged, that one.
-    fn position_of(
+    pub(crate) fn position_of(
         &self,
         offset: Offset,
         segment: &Segment,

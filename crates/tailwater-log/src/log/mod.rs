@@ -20,6 +20,7 @@ mod removal;
 mod retention;
 mod signal;
 mod slot;
+mod snapshot;
 mod space;
 mod staging;
 mod truncate;
@@ -44,6 +45,7 @@ pub use receipt::Receipt;
 pub use removal::RemovalStats;
 pub use retention::RetentionReport;
 pub use signal::{ListenerGuard, Signal};
+pub use snapshot::{LogSnapshot, SnapshotSegment};
 pub use space::{SpaceBudget, SpaceShare};
 use staging::{Refusal, Staging};
 pub use types::{
@@ -636,7 +638,17 @@ impl Log {
         self.inner.verify(progress)
     }
 
-    /// A snapshot of the log's figures. Waits for no I/O of others; the size of a segment from before the open is looked up
+    /// What is durable now, to be copied while the log lives on. Waits for a sync that is under way and for nothing else; no
+    /// append waits for it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Corrupt`] for a log that was found damaged; [`Error::Failed`]; [`Error::Io`], where the log is attached.
+    pub fn snapshot(&self) -> Result<LogSnapshot> {
+        LogSnapshot::take(&self.inner)
+    }
+
+    /// The log's figures. Waits for no I/O of others; the size of a segment from before the open is looked up
     /// the first time.
     ///
     /// # Errors

@@ -119,6 +119,11 @@ impl Segment {
         self.length.store(length, Ordering::Relaxed);
     }
 
+    /// What tells its file from others of the same name, once it was opened.
+    pub(crate) fn known_salt(&self) -> Option<u64> {
+        self.place.salt.get().copied()
+    }
+
     /// The open file, opened now if need be.
     pub(crate) fn open(&self, context: &SegmentContext<'_>) -> Result<Arc<OpenSegment>> {
         if let Some(opened) = &*self.place.opened.load() {

@@ -73,6 +73,31 @@ fn what_is_written_is_read_and_reads_stop_at_the_end() {
 }
 
 #[test]
+fn a_second_name_is_the_same_file_and_outlives_the_first() {
+    on_both(|storage, directory| {
+        let (first, second) = (directory.join("first"), directory.join("second"));
+        let file = create(storage, &first, b"before");
+        storage.hard_link(&first, &second).unwrap();
+        assert_eq!(bytes_of(storage, &second).unwrap(), b"before");
+        file.write_all_at(b"behind", FilePosition::ZERO).unwrap();
+        assert_eq!(bytes_of(storage, &second).unwrap(), b"behind");
+        // A name that is taken, a file that is not there, and a directory are refused.
+        create(storage, &directory.join("taken"), b"kept");
+        assert_eq!(kind_of(storage.hard_link(&first, &directory.join("taken"))), ErrorKind::AlreadyExists);
+        assert_eq!(bytes_of(storage, &directory.join("taken")).unwrap(), b"kept");
+        assert_eq!(
+            kind_of(storage.hard_link(&directory.join("none"), &directory.join("x"))),
+            ErrorKind::NotFound
+        );
+        assert_eq!(kind_of(storage.hard_link(&first, &directory.join("none/x"))), ErrorKind::NotFound);
+        assert_eq!(kind_of(storage.hard_link(directory, &directory.join("x"))), ErrorKind::PermissionDenied);
+        storage.remove_file(&first).unwrap();
+        storage.sync_directory(directory).unwrap();
+        assert_eq!(bytes_of(storage, &second).unwrap(), b"behind");
+    });
+}
+
+#[test]
 fn bytes_cut_off_do_not_come_back() {
     on_both(|storage, directory| {
         let file = create(storage, &directory.join("file"), &[7; 2000]);

@@ -88,6 +88,10 @@ impl Storage for Disk {
         fs::rename(from, to).map_err(|error| Error::io(IoOperation::Rename, from, error))
     }
 
+    fn hard_link(&self, existing: &Path, link: &Path) -> Result<()> {
+        fs::hard_link(existing, link).map_err(|error| Error::io(IoOperation::Link, existing, error))
+    }
+
     fn remove_file(&self, path: &Path) -> Result<()> {
         fs::remove_file(path).map_err(|error| Error::io(IoOperation::Remove, path, error))
     }

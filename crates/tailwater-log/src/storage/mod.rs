@@ -90,6 +90,14 @@ pub trait Storage: fmt::Debug + Send + Sync + 'static {
     /// Renames a file or directory within one file system, replacing an existing file of that name.
     fn rename(&self, from: &Path, to: &Path) -> Result<()>;
 
+    /// Gives a file another name, on the same file system: durable once the directory of `link` is synced. An existing file of
+    /// that name is an error. A storage that has nothing of the kind answers [`Unsupported`](std::io::ErrorKind::Unsupported),
+    /// and files are copied then.
+    fn hard_link(&self, existing: &Path, _link: &Path) -> Result<()> {
+        let error = std::io::ErrorKind::Unsupported.into();
+        Err(crate::Error::io(crate::IoOperation::Link, existing, error))
+    }
+
     /// Removes a file. Handles and maps of it stay usable.
     fn remove_file(&self, path: &Path) -> Result<()>;
 

@@ -15,6 +15,7 @@ use tailwater_log::storage::{DirectoryEntry, DirectoryLock, EntryKind, Storage, 
 use tailwater_log::{Clock, Log, LogOptions, PartitionId, PartitionIdentity, TopicId};
 
 use super::leftover;
+use crate::backup::MANIFEST_NAME;
 use crate::catalog::{CATALOG_NAME, CATALOG_TMP_NAME, Catalog, CatalogTopic, QUARANTINE_NAME, name};
 use crate::{Error, Result};
 
@@ -75,6 +76,10 @@ pub(crate) fn open(
     };
     let mut catalog = match catalog {
         Some(catalog) => {
+            // It is no backup any more.
+            if storage.entry_kind(&directory.join(MANIFEST_NAME))?.is_some() {
+                storage.remove_file(&directory.join(MANIFEST_NAME))?;
+            }
             // A process that was killed may have left it named and its name not durable: what is promised from here on
             // must not go with it.
             storage.sync_directory(directory)?;
@@ -168,7 +173,9 @@ pub(super) fn is_segment(entry: &DirectoryEntry) -> bool {
 /// Whether an entry of the data directory is Tailwater's own, and no partition's.
 pub(super) fn is_own_name(entry: &DirectoryEntry) -> bool {
     match entry.kind {
-        EntryKind::File => [CATALOG_NAME, CATALOG_TMP_NAME, LOCK_NAME].iter().any(|own| entry.name == *own),
+        EntryKind::File => {
+            [CATALOG_NAME, CATALOG_TMP_NAME, LOCK_NAME, MANIFEST_NAME].iter().any(|own| entry.name == *own)
+        }
         EntryKind::Directory => entry.name == QUARANTINE_NAME,
         EntryKind::Other => false,
     }

@@ -1,5 +1,6 @@
 //! What an embedded log can do and a remote broker cannot.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use tailwater_log::{
@@ -10,6 +11,7 @@ use super::inner::Inner;
 use super::lazy_log::LazyLog;
 use super::stats::MaintenanceReport;
 use super::topic::Topic;
+use crate::backup::{self, BackupOptions, BackupReport};
 use crate::consumer::OpenPartition;
 use crate::receipt::{Appended, Receipt};
 use crate::{Message, Result, TopicPartition};
@@ -171,6 +173,63 @@ impl Embedded {
     /// If it cannot be opened.
     pub fn recovery_report(&self, partition: &TopicPartition) -> Result<RecoveryReport> {
         self.on_log(partition, |log| Ok(log.recovery_report().clone()))
+    }
+
+    /// Makes a backup of the whole directory while it is in use: [`backup_with`](Embedded::backup_with) with the default
+    /// options.
+    ///
+    /// # Errors
+    ///
+    /// The same.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use tailwater::{Broker, TopicConfig};
+    ///
+    /// let there = tempfile::tempdir()?;
+    /// let broker = Broker::open(there.path().join("data"))?;
+    /// broker.create_topic("orders", &TopicConfig::new())?;
+    /// broker.producer("orders")?.publish("two espressos")?;
+    ///
+    /// let backup = there.path().join("backup");
+    /// broker.embedded().expect("it is local").backup_to(&backup)?;
+    /// assert!(Broker::check_backup(&backup, &mut |_| {})?.expect("it is one").problems.is_empty());
+    ///
+    /// // To restore it is to open it, or a copy of it.
+    /// let restored = Broker::open(&backup)?;
+    /// assert_eq!(restored.topics()?, ["orders"]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn backup_to(&self, directory: impl AsRef<Path>) -> Result<BackupReport> {
+        self.backup_with(directory, &BackupOptions::default())
+    }
+
+    /// Makes a backup of the whole directory while it is in use: all topics, with what is durable of each partition at one
+    /// moment, and all committed positions, none of which lies beyond what is copied of its partition. Nobody waits meanwhile.
+    ///
+    /// `directory` must not exist; its parents are made. It is there, durable and whole, when this returns, and there is
+    /// nothing of that name before. Sealed segments get a second name where the file system can do that, unless the options say
+    /// otherwise; they are read for their digests all the same.
+    ///
+    /// To restore a backup is to open it, or a copy of it: everything is there as it was, with a higher epoch, so that a
+    /// position in records that are not in the backup is noticed as diverged. From then on it is no backup any more.
+    ///
+    /// A broker that is attached read-only backs up what is recorded as durable for it, and waits up to two seconds for what
+    /// was committed to be so.
+    ///
+    /// # Errors
+    ///
+    /// There is no backup after any of these:
+    /// - [`Error::BackupExists`](crate::Error::BackupExists), [`Error::BackupInside`](crate::Error::BackupInside),
+    ///   [`Error::NotABackup`](crate::Error::NotABackup), [`Error::BackupDamaged`](crate::Error::BackupDamaged).
+    /// - [`Error::Corrupt`](crate::Error::Corrupt) if a partition was found damaged: its damage is not to spread.
+    /// - [`Error::BackupOvertaken`](crate::Error::BackupOvertaken),
+    ///   [`Error::NotRecorded`](crate::Error::NotRecorded): it can be tried again.
+    /// - [`Error::Locked`](crate::Error::Locked) if another backup of that name is being made.
+    /// - Those of the disk.
+    pub fn backup_with(&self, directory: impl AsRef<Path>, options: &BackupOptions) -> Result<BackupReport> {
+        backup::make(&self.inner, directory.as_ref(), options)
     }
 
     /// As [`Broker::run_maintenance_once`](crate::Broker::run_maintenance_once).

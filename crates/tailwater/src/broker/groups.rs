@@ -1,10 +1,11 @@
 //! Consumer groups as a broker knows them: the store of their positions, opened at first use, and their administration.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use tailwater_groups::coordinator::MemberListing;
 use tailwater_groups::{Commit, GroupId, GroupStore, Position};
-use tailwater_log::{FetchIsolation, PartitionIdentity, RepairReport, TopicId};
+use tailwater_log::{FetchIsolation, Offset, PartitionIdentity, RepairReport, TopicId};
 
 use super::directory::GROUPS_TOPIC;
 use super::group_description::{GroupDescription, GroupListing, GroupMember, GroupPosition, GroupReset};
@@ -119,6 +120,19 @@ impl Inner {
             self.refresh_if_attached()?;
         }
         Ok(groups)
+    }
+
+    /// How far each partition is committed, at most, by any group, as the process that writes left it.
+    pub(crate) fn committed_ends(&self) -> Result<HashMap<PartitionIdentity, Offset>> {
+        let groups = self.fresh_groups()?;
+        let mut ends = HashMap::new();
+        for listed in groups.store.groups() {
+            for (partition, committed) in groups.store.positions(&listed.id)? {
+                let end: &mut Offset = ends.entry(partition).or_default();
+                *end = committed.position.offset.max(*end);
+            }
+        }
+        Ok(ends)
     }
 
     pub(super) fn list_groups(&self) -> Result<Vec<GroupListing>> {

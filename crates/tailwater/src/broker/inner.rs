@@ -4,7 +4,7 @@
 //! - The set of topics is read without a lock; whoever changes it holds the administration's.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::ThreadId;
@@ -44,8 +44,8 @@ pub(crate) struct Inner {
 
 /// What creating, altering and deleting topics works on.
 #[derive(Debug)]
-pub(super) struct Administration {
-    pub(super) catalog: Catalog,
+pub(crate) struct Administration {
+    pub(crate) catalog: Catalog,
     /// Why the catalog on disk may be another than this one, until the broker is reopened.
     pub(super) failure: Option<Arc<Error>>,
 }
@@ -145,6 +145,16 @@ impl Inner {
 
     pub(crate) fn is_read_only(&self) -> bool {
         self.opener.is_read_only
+    }
+
+    /// The disk.
+    pub(crate) fn storage(&self) -> &Arc<dyn Storage> {
+        &self.opener.storage
+    }
+
+    /// The data directory.
+    pub(crate) fn directory(&self) -> &Path {
+        &self.opener.directory
     }
 
     /// 64 random bits. Not for secrets.
@@ -250,7 +260,7 @@ impl Inner {
         Ok(())
     }
 
-    pub(super) fn administration(&self) -> MutexGuard<'_, Administration> {
+    pub(crate) fn administration(&self) -> MutexGuard<'_, Administration> {
         // Changed by one assignment at the end of each operation only.
         self.administration.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -22,6 +22,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 pub use catalog_repair::{CatalogDamage, CatalogRepair};
+pub(crate) use directory::GROUPS_TOPIC;
 pub use embedded::Embedded;
 pub use group_description::{GroupDescription, GroupListing, GroupMember, GroupPosition, GroupReset};
 pub(crate) use groups::{Groups, group_id};
@@ -40,6 +41,7 @@ use tailwater_log::storage::{Disk, Storage};
 
 #[cfg(doc)]
 use crate::Error;
+use crate::backup::{self, BackupCheck};
 use crate::{ConsumerOptions, Producer, ProducerOptions, Reset, Result, SeekTo, TopicConfig, TopicPartition};
 
 /// A directory of topics, opened for publishing and subscribing.
@@ -177,6 +179,33 @@ impl Broker {
         directory: impl AsRef<Path>,
     ) -> Result<CatalogRepair> {
         catalog_repair::repair(&storage, directory.as_ref())
+    }
+
+    /// Reads every file of a backup and compares it with what it was when [`Embedded::backup_to`] made it. `progress` is told how
+    /// many bytes more were read. `None` if `directory` is no backup, or was opened since.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::BackupDamaged`] if the list of its files cannot be used, [`Error::Unsupported`], [`Error::Io`].
+    pub fn check_backup(
+        directory: impl AsRef<Path>,
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<Option<BackupCheck>> {
+        let storage: Arc<dyn Storage> = Arc::new(Disk);
+        Self::check_backup_on(&storage, directory, progress)
+    }
+
+    /// The same on any storage.
+    ///
+    /// # Errors
+    ///
+    /// The same.
+    pub fn check_backup_on(
+        storage: &Arc<dyn Storage>,
+        directory: impl AsRef<Path>,
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<Option<BackupCheck>> {
+        backup::check(storage, directory.as_ref(), progress)
     }
 
     /// Creates a topic. When it returns, the topic is durable.

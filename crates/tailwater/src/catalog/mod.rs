@@ -107,7 +107,12 @@ impl Catalog {
     /// [`Error::Io`], [`Error::DiskFull`]. [`Catalog::read`] then tells which of the two is there now; if it is the
     /// new one, a power cut may bring the old one back.
     pub(crate) fn write(&self, storage: &Arc<dyn Storage>, directory: &Path) -> Result<()> {
-        Ok(replace(storage, &directory.join(CATALOG_NAME), &format::encode(self))?)
+        Ok(replace(storage, &directory.join(CATALOG_NAME), &self.encode())?)
+    }
+
+    /// The bytes of its file.
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        format::encode(self)
     }
 
     /// The sequence of the catalog that is written after this one. It begins anew behind the last number there is, which

@@ -299,6 +299,21 @@ impl Storage for SimDisk {
         })
     }
 
+    fn hard_link(&self, existing: &Path, link: &Path) -> Result<()> {
+        self.change(IoOperation::Link, existing, |state, _| {
+            let node = state.find(existing).ok_or(io::ErrorKind::NotFound)?;
+            if state.is_directory(node) {
+                return Err(io::ErrorKind::PermissionDenied.into());
+            }
+            let (directory, name) = state.find_parent(link)?;
+            if state.find(link).is_some() {
+                return Err(io::ErrorKind::AlreadyExists.into());
+            }
+            state.set_name(directory, name, Some(node));
+            Ok(())
+        })
+    }
+
     fn remove_file(&self, path: &Path) -> Result<()> {
         self.change(IoOperation::Remove, path, |state, _| {
             let node = state.find(path).ok_or(io::ErrorKind::NotFound)?;
