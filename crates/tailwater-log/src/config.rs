@@ -28,6 +28,34 @@ pub enum ReadMode {
     Positional,
 }
 
+/// What becomes of records that are no longer wanted.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+#[non_exhaustive]
+pub enum CleanupPolicy {
+    /// Old segments are deleted, where a limit is set.
+    #[default]
+    Delete,
+    /// Of the records of each key the last one is kept: [`Log::compact`](crate::Log::compact). Records without a key are
+    /// refused.
+    Compact,
+    /// Both.
+    CompactAndDelete,
+}
+
+impl CleanupPolicy {
+    /// Whether old segments are deleted, where a limit is set.
+    #[must_use]
+    pub fn is_deleted(self) -> bool {
+        matches!(self, CleanupPolicy::Delete | CleanupPolicy::CompactAndDelete)
+    }
+
+    /// Whether the log is compacted, and so takes only records with a key.
+    #[must_use]
+    pub fn is_compacted(self) -> bool {
+        matches!(self, CleanupPolicy::Compact | CleanupPolicy::CompactAndDelete)
+    }
+}
+
 /// The configuration of a partition.
 ///
 /// # Examples
@@ -94,6 +122,22 @@ pub struct LogConfig {
     /// Bytes that [`Log::maintain`](crate::Log::maintain) keeps reserved behind the data for when the disk is full: default 0,
     /// at most 1 GiB.
     pub reserve_bytes: u32,
+    /// What becomes of records that are no longer wanted: default `Delete`.
+    pub cleanup_policy: CleanupPolicy,
+    /// Age, in milliseconds since its append, up to which compaction leaves a record alone: default 0.
+    pub min_compaction_lag_ms: u64,
+    /// Age, in milliseconds since its append, at which a record is to be compacted however little there is to gain, and at
+    /// which the segment that takes appends is rolled for it, at least 1: default none.
+    pub max_compaction_lag_ms: Option<u64>,
+    /// Time, in milliseconds, for which a tombstone stays after compaction has removed all older records of its key:
+    /// default 24 hours.
+    pub delete_retention_ms: u64,
+    /// Share, in percent, of what could be compacted that has not been, from which on compaction is due: default 50, from
+    /// 0 to 100.
+    pub min_cleanable_dirty_percent: u32,
+    /// Most memory, in bytes, that compaction takes to remember keys, 20 for each and a quarter more: default 16 MiB, from
+    /// 1 KiB to 2 GiB. Where there are more keys it takes several passes.
+    pub compaction_map_bytes: u32,
 }
 
 /// With a limit of size there are at least so many segments, since only whole ones are deleted.
@@ -126,6 +170,12 @@ impl Default for LogConfig {
             retention_bytes: None,
             retention_hard_bytes: None,
             reserve_bytes: 0,
+            cleanup_policy: CleanupPolicy::Delete,
+            min_compaction_lag_ms: 0,
+            max_compaction_lag_ms: None,
+            delete_retention_ms: 24 * 60 * 60 * 1000,
+            min_cleanable_dirty_percent: 50,
+            compaction_map_bytes: 16 * MIB,
         }
     }
 }
@@ -175,13 +225,21 @@ impl LogConfig {
             check("retention_bytes", size, 0, self.retention_hard_bytes.unwrap_or(u64::MAX), "bytes")?;
         }
         check("reserve_bytes", self.reserve_bytes.into(), 0, 1024 * u64::from(MIB), "bytes")?;
-        check("compression_zstd_level", self.compression_zstd_level.into(), 1, 22, "(a level of Zstandard)")
+        check("compression_zstd_level", self.compression_zstd_level.into(), 1, 22, "(a level of Zstandard)")?;
+        check("min_compaction_lag_ms", self.min_compaction_lag_ms, 0, ms, "milliseconds")?;
+        if let Some(lag_ms) = self.max_compaction_lag_ms {
+            check("max_compaction_lag_ms", lag_ms, self.min_compaction_lag_ms.max(1), ms, "milliseconds")?;
+        }
+        check("delete_retention_ms", self.delete_retention_ms, 0, ms, "milliseconds")?;
+        check("min_cleanable_dirty_percent", self.min_cleanable_dirty_percent.into(), 0, 100, "percent")?;
+        let map_bytes = u64::from(self.compaction_map_bytes);
+        check("compaction_map_bytes", map_bytes, KIB.into(), MAX_SEGMENT_BYTES.into(), "bytes")
     }
 
     /// Whether [`Log::retain`](crate::Log::retain) may have anything to delete.
     #[must_use]
     pub fn has_retention(&self) -> bool {
-        self.retention_ms.is_some() || self.retention_bytes.is_some()
+        self.cleanup_policy.is_deleted() && (self.retention_ms.is_some() || self.retention_bytes.is_some())
     }
 
     /// Size, in bytes, at which a segment is rolled: `segment_bytes`, or less where limits of size would otherwise leave
@@ -195,12 +253,14 @@ impl LogConfig {
         u32::try_from(least).unwrap_or(self.segment_bytes).max(MIN_SEGMENT_BYTES)
     }
 
-    /// Age, in milliseconds, at which a segment that holds records is rolled: `segment_ms`, or a quarter of `retention_ms`
-    /// if that is less, but not under a second for that.
+    /// Age, in milliseconds, at which a segment that holds records is rolled: `segment_ms`, or if that is less a quarter of
+    /// `retention_ms`, but not under a second for that, or on compacted logs `max_compaction_lag_ms`.
     #[must_use]
     pub fn roll_ms(&self) -> u64 {
-        let Some(age) = self.retention_ms else { return self.segment_ms };
-        (age / LEAST_SEGMENTS_OF_AGE).max(LEAST_SEGMENT_MS.min(age)).min(self.segment_ms)
+        let retention =
+            self.retention_ms.map(|age| (age / LEAST_SEGMENTS_OF_AGE).max(LEAST_SEGMENT_MS.min(age)));
+        let compaction = self.max_compaction_lag_ms.filter(|_| self.cleanup_policy.is_compacted());
+        retention.into_iter().chain(compaction).fold(self.segment_ms, u64::min)
     }
 
     /// Checks that this build has the compression.

@@ -397,6 +397,12 @@ pub enum InvalidBatch {
     /// It has more records than a batch may span.
     #[error("it spans more than {} offsets", crate::limits::MAX_BATCH_OFFSETS)]
     TooManyOffsets,
+    /// A record has no key, and the log is compacted: of which records is it to be the last?
+    #[error("record {index} of it has no key, which cleanup_policy asks for, since it is set to compact")]
+    MissingKey {
+        /// Which of the records that were given, from 0.
+        index: u32,
+    },
 }
 
 /// What a file needs that this build does not have.

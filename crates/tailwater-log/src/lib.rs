@@ -37,6 +37,7 @@
 
 #![deny(unsafe_code)]
 
+mod compaction;
 mod compression;
 pub mod config;
 pub mod error;
@@ -58,13 +59,14 @@ mod topic;
 pub mod ttl;
 
 pub use compression::Compression;
-pub use config::{Durability, LogConfig, ReadMode};
+pub use config::{CleanupPolicy, Durability, LogConfig, ReadMode};
 pub use error::{
     CompressionFault, Corruption, CorruptionKind, Error, InvalidBatch, InvalidConfig, IoOperation, Locked,
     LogFull, Result, SpaceScope, UnsupportedFeature,
 };
 pub use log::{
-    Appended, FetchHint, FetchIsolation, FetchLimits, Fetched, FetchedBatch, ListenerGuard, Log, LogOptions,
+    Appended, CompactionLimits, CompactionOutcome, CompactionReport, CompactionStats, FetchHint,
+    FetchIsolation, FetchLimits, Fetched, FetchedBatch, LeftAlone, ListenerGuard, Log, LogOptions,
     LogSnapshot, LogStats, MaintenanceReport, NewRecord, OpaqueBatch, OpenFiles, Receipt, Record,
     RemovalStats, RetentionReport, Signal, SnapshotSegment, SpaceBudget, SpaceShare, Staged, SyncTimes,
     VerifyReport, WhenFull,

@@ -53,6 +53,18 @@ pub enum Mistake {
     ScanWithoutBodies,
     /// A file that is left under a temporary name is emptied and used.
     ReuseTemporaryFile,
+    /// Recovery takes what compaction has taken the place of for part of the log.
+    RecoveryForgetsCovered,
+    /// Recovery scans from where the checkpoint says, in a file that compaction has put in the place of the one that was meant.
+    TrustCompactedScanPoint,
+    /// Compaction does not sync what it has written.
+    CompactionForgetsSync,
+    /// Compaction unlinks what it has taken the place of before the name of that is durable.
+    CompactionUnlinksBeforeSync,
+    /// Compaction removes tombstones as soon as it meets them.
+    CompactionDropsTombstonesEarly,
+    /// Compaction counts on records that may not be durable.
+    CompactionTrustsUnsynced,
     /// Reads do not check bodies.
     ReadWithoutChecksum,
     /// A failed sync is tried again.
@@ -100,6 +112,12 @@ impl Mistake {
         Mistake::TrustOldScanPoint,
         Mistake::ScanWithoutBodies,
         Mistake::ReuseTemporaryFile,
+        Mistake::RecoveryForgetsCovered,
+        Mistake::TrustCompactedScanPoint,
+        Mistake::CompactionForgetsSync,
+        Mistake::CompactionUnlinksBeforeSync,
+        Mistake::CompactionDropsTombstonesEarly,
+        Mistake::CompactionTrustsUnsynced,
         Mistake::ReadWithoutChecksum,
         Mistake::RetryFailedSync,
         Mistake::ForgetFailedSync,

@@ -5,9 +5,9 @@
 use std::fmt::Write;
 
 use tailwater_log::format::{
-    BatchAttributes, BatchHeader, BatchPlace, Checkpoint, EpochStart, Footer, Header, HeaderCopies,
-    IndexEntry, ProducerExtension, ProducerState, RecordFields, RecordIter, SegmentHeader, SegmentSummary,
-    TRAILER_BYTES, TimeBounds, Trailer, encode, segment_names_checksum,
+    BatchAttributes, BatchHeader, BatchPlace, Checkpoint, Compacted, EpochStart, Footer, Header,
+    HeaderCopies, IndexEntry, ProducerExtension, ProducerState, RecordFields, RecordIter, SegmentHeader,
+    SegmentSummary, TRAILER_BYTES, TimeBounds, Trailer, encode, segment_names_checksum,
 };
 use tailwater_log::{
     FilePosition, LogEpoch, Offset, OffsetRange, PartitionId, PartitionIdentity, Timestamp, TopicId,
@@ -109,6 +109,7 @@ fn segment_headers() {
         epoch_start: Offset::new(900),
         salt: PLACE.salt,
         created: time(1_700_000_000_000),
+        compacted: None,
     };
     let prefix = header.encode_prefix();
     assert_golden(
@@ -121,6 +122,32 @@ fn segment_headers() {
     );
     assert_eq!(prefix[512..576], prefix[..64]);
     assert!(prefix[64..512].iter().chain(&prefix[576..]).all(|byte| *byte == 0));
+    assert_eq!(SegmentHeader::decode_prefix(&prefix), Ok((header, HeaderCopies::Both)));
+}
+
+#[test]
+fn headers_of_segments_that_compaction_made() {
+    let compacted = Compacted {
+        end: Offset::new(1_000),
+        cleaned_end: Offset::new(990),
+        next_horizon: Some(time(1_700_000_000_000)),
+    };
+    let header = SegmentHeader {
+        identity: identity(),
+        epoch: LogEpoch::new(2),
+        epoch_start: Offset::new(900),
+        salt: PLACE.salt,
+        created: time(1_700_000_000_000),
+        compacted: Some(compacted),
+    };
+    let prefix = header.encode_prefix();
+    assert_golden(
+        "compacted segment",
+        &prefix[..88],
+        &["54575345474d4e54010001000300000030313233343536373839616263646566", "", ""],
+    );
+    assert_eq!(prefix[512..600], prefix[..88]);
+    assert!(prefix[88..512].iter().chain(&prefix[600..]).all(|byte| *byte == 0));
     assert_eq!(SegmentHeader::decode_prefix(&prefix), Ok((header, HeaderCopies::Both)));
 }
 
@@ -187,18 +214,19 @@ fn checkpoint_slots() {
         scan_offset: Offset::new(1000),
         latest_append_time: time(1_700_000_000_010),
         segment_names_crc: segment_names_checksum([800, 900].map(Offset::new)),
+        generation: 5,
     };
     let slot = checkpoint.encode();
     assert_golden(
         "checkpoint",
-        &slot[..100],
+        &slot[..104],
         &[
             "545743484b504e54010001000300000030313233343536373839616263646566",
-            "110000000000000002000000ca829bb02003000000000000e803000000000000",
+            "1100000000000000020000002b21aac72003000000000000e803000000000000",
             "84030000000000000008000000000000e8030000000000000a68e5cf8b010000",
-            "eccb600c",
+            "eccb600c05000000",
         ],
     );
-    assert!(slot[100..].iter().all(|byte| *byte == 0));
+    assert!(slot[104..].iter().all(|byte| *byte == 0));
     assert_eq!(Checkpoint::decode(&slot), Ok(checkpoint));
 }

@@ -37,6 +37,9 @@ const PRODUCER_RESERVED_AT: usize = PRODUCER_EPOCH_AT + size_of::<u16>();
 pub const PRODUCER_EXTENSION_BYTES: usize = PRODUCER_RESERVED_AT + size_of::<u16>() - BATCH_HEADER_BYTES;
 const _: () = assert!(PRODUCER_EXTENSION_BYTES == 16);
 
+/// In the compatible attributes: the base create time is the delete horizon of the batch's tombstones.
+pub const DELETE_HORIZON: u8 = 1 << 1;
+
 /// Batches begin at multiples of this, in bytes.
 pub const ALIGNMENT: u64 = 8;
 
@@ -218,7 +221,7 @@ pub struct BatchHeader {
     pub body_crc: u32,
     /// What a reader must understand. Says that there is an extension exactly if `producer` is there.
     pub attributes: BatchAttributes,
-    /// What a reader may ignore: bit 0 is the timestamp type.
+    /// What a reader may ignore: bit 0 is the timestamp type, [`DELETE_HORIZON`] tells what the base create time is.
     pub compatible_attributes: u8,
     /// Offset of the first record that the batch had when it was appended.
     pub base_offset: Offset,
@@ -299,6 +302,13 @@ impl BatchHeader {
     #[must_use]
     pub fn offsets(&self) -> OffsetRange {
         OffsetRange { start: self.base_offset, end: self.next_offset() }
+    }
+
+    /// From when on compaction may remove the tombstones of the batch, if that is settled: all older records of their keys
+    /// are gone. The base create time says so then, and the records' times are told from it as from any other.
+    #[must_use]
+    pub fn delete_horizon(&self) -> Option<Timestamp> {
+        (self.compatible_attributes & DELETE_HORIZON != 0).then_some(self.base_create_time)
     }
 
     /// An offset that was durable when the batch was written.

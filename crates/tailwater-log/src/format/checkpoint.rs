@@ -25,7 +25,8 @@ const SCAN_POSITION_AT: usize = SCAN_BASE_AT + size_of::<u64>();
 const SCAN_OFFSET_AT: usize = SCAN_POSITION_AT + size_of::<u64>();
 const LATEST_APPEND_TIME_AT: usize = SCAN_OFFSET_AT + size_of::<u64>();
 const SEGMENT_NAMES_CRC_AT: usize = LATEST_APPEND_TIME_AT + size_of::<i64>();
-const END: usize = SEGMENT_NAMES_CRC_AT + size_of::<u32>();
+const GENERATION_AT: usize = SEGMENT_NAMES_CRC_AT + size_of::<u32>();
+const END: usize = GENERATION_AT + size_of::<u32>();
 const _: () = assert!(END <= SECTOR_BYTES);
 
 /// What a checkpoint slot says.
@@ -53,6 +54,9 @@ pub struct Checkpoint {
     pub latest_append_time: Timestamp,
     /// Which segment files there are: [`segment_names_checksum`]. A clean mark is believed only beside these.
     pub segment_names_crc: u32,
+    /// Another number whenever a file has taken the place of others within the epoch, so that who is attached opens them
+    /// anew.
+    pub generation: u32,
 }
 
 /// The checksum of the names of a partition's segments: of their base offsets, rising, 8 bytes each.
@@ -93,6 +97,7 @@ impl Checkpoint {
         LittleEndian::write_u64(&mut out[SCAN_OFFSET_AT..], self.scan_offset.get());
         LittleEndian::write_i64(&mut out[LATEST_APPEND_TIME_AT..], self.latest_append_time.as_millis());
         LittleEndian::write_u32(&mut out[SEGMENT_NAMES_CRC_AT..], self.segment_names_crc);
+        LittleEndian::write_u32(&mut out[GENERATION_AT..], self.generation);
         let crc = checksum(&out);
         LittleEndian::write_u32(&mut out[CRC_AT..], crc);
         out
@@ -142,6 +147,7 @@ impl Checkpoint {
                 &slot[LATEST_APPEND_TIME_AT..],
             )),
             segment_names_crc: LittleEndian::read_u32(&slot[SEGMENT_NAMES_CRC_AT..]),
+            generation: LittleEndian::read_u32(&slot[GENERATION_AT..]),
         })
     }
 }
@@ -201,6 +207,7 @@ mod tests {
                 partition: PartitionId::ZERO,
             },
             sequence,
+            generation: 3,
             is_dirty: true,
             epoch: LogEpoch::new(4),
             log_start: Offset::new(10),

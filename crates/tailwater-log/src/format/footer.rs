@@ -72,7 +72,7 @@ pub struct IndexEntry {
 /// The least and greatest times of a segment's batches.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct TimeBounds {
-    /// Least base create time.
+    /// Least base create time, of those that are one and no delete horizon.
     pub min_create: Timestamp,
     /// Greatest create time.
     pub max_create: Timestamp,
@@ -161,13 +161,17 @@ impl SegmentSummary {
         if self.epochs.last().is_none_or(|last| last.epoch != header.log_epoch) {
             self.epochs.push(EpochStart { epoch: header.log_epoch, start: header.base_offset });
         }
+        let create = match header.delete_horizon() {
+            Some(_) => header.max_create_time,
+            None => header.base_create_time,
+        };
         let times = self.times.get_or_insert(TimeBounds {
-            min_create: header.base_create_time,
+            min_create: create,
             max_create: header.max_create_time,
             min_append: header.append_time,
             max_append: header.append_time,
         });
-        times.min_create = times.min_create.min(header.base_create_time);
+        times.min_create = times.min_create.min(create);
         times.max_create = times.max_create.max(header.max_create_time);
         times.max_append = times.max_append.max(header.append_time);
         self.next_offset = header.next_offset();

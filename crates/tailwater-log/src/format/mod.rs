@@ -14,8 +14,8 @@ mod varint;
 
 pub(crate) use batch::ALIGNMENT_BYTES;
 pub use batch::{
-    ALIGNMENT, BATCH_HEADER_BYTES, BatchAttributes, BatchHeader, BatchPlace, BodyFault, HeaderFault,
-    PRODUCER_EXTENSION_BYTES, ProducerExtension, aligned, check_body,
+    ALIGNMENT, BATCH_HEADER_BYTES, BatchAttributes, BatchHeader, BatchPlace, BodyFault, DELETE_HORIZON,
+    HeaderFault, PRODUCER_EXTENSION_BYTES, ProducerExtension, aligned, check_body,
 };
 pub use checkpoint::{Checkpoint, SlotFault, Slots, decode_slots, segment_names_checksum};
 pub(crate) use compressed::compress;
@@ -31,7 +31,7 @@ pub use record::{
     Header, HeaderIter, MalformedRecord, RecordFields, RecordIter, RecordView, encode, encoded_bytes,
 };
 pub use segment_header::{
-    HeaderCopies, SEGMENT_DATA_START, SEGMENT_HEADER_BYTES, SEGMENT_PREFIX_BYTES, SegmentHeader,
+    Compacted, HeaderCopies, SEGMENT_DATA_START, SEGMENT_HEADER_BYTES, SEGMENT_PREFIX_BYTES, SegmentHeader,
     SegmentHeaderFault,
 };
 

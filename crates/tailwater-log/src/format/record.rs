@@ -292,6 +292,11 @@ impl<'a> RecordIter<'a> {
         Self { bytes: &[], index: 0, count: 0, least_delta: 0, last_delta: 0, has_headers: false }
     }
 
+    /// How many bytes of the body lie behind the records that were read.
+    pub(crate) fn bytes_left(&self) -> usize {
+        self.bytes.len()
+    }
+
     /// Walks over all that are left. Returns whether any of them has headers.
     ///
     /// # Errors

@@ -20,6 +20,17 @@ const EPOCH_START_AT: usize = CRC_AT + size_of::<u32>();
 const SALT_AT: usize = EPOCH_START_AT + size_of::<u64>();
 const CREATED_AT: usize = SALT_AT + size_of::<u64>();
 
+const COMPACTED_END_AT: usize = SEGMENT_HEADER_BYTES;
+const CLEANED_END_AT: usize = COMPACTED_END_AT + size_of::<u64>();
+const NEXT_HORIZON_AT: usize = CLEANED_END_AT + size_of::<u64>();
+/// Size of the header of a segment that compaction made, in bytes.
+const COMPACTED_HEADER_BYTES: usize = NEXT_HORIZON_AT + size_of::<i64>();
+
+/// The segment was made by compaction, and what that says of it follows the header.
+const COMPACTED_FLAG: u16 = 1;
+/// Stands for no horizon.
+const NO_HORIZON: i64 = i64::MAX;
+
 /// Size of a segment header, in bytes.
 pub const SEGMENT_HEADER_BYTES: usize = CREATED_AT + size_of::<i64>();
 const _: () = assert!(SEGMENT_HEADER_BYTES == 64);
@@ -43,6 +54,20 @@ pub struct SegmentHeader {
     pub salt: u64,
     /// When it was made.
     pub created: Timestamp,
+    /// Set if compaction made it.
+    pub compacted: Option<Compacted>,
+}
+
+/// What a segment that compaction made says of itself.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Compacted {
+    /// The end of the offsets that it stands for: segments of its epoch that begin between its base and this are what it
+    /// took the place of.
+    pub end: Offset,
+    /// Up to here none of its records has a later one of the same key that was there when it was cleaned.
+    pub cleaned_end: Offset,
+    /// From when on compaction may remove the first of its tombstones, if it has any of which that is settled.
+    pub next_horizon: Option<Timestamp>,
 }
 
 /// Which copies of a header verify.
@@ -79,14 +104,22 @@ impl SegmentHeader {
     fn encode(&self, out: &mut [u8]) {
         out[MAGIC_AT..VERSION_AT].copy_from_slice(MAGIC);
         LittleEndian::write_u16(&mut out[VERSION_AT..], VERSION);
-        LittleEndian::write_u16(&mut out[FLAGS_AT..], 0);
+        LittleEndian::write_u16(&mut out[FLAGS_AT..], self.compacted.map_or(0, |_| COMPACTED_FLAG));
         LittleEndian::write_u32(&mut out[PARTITION_AT..], self.identity.partition.get());
         out[TOPIC_ID_AT..EPOCH_AT].copy_from_slice(self.identity.topic_id.as_bytes());
         LittleEndian::write_u32(&mut out[EPOCH_AT..], self.epoch.get());
         LittleEndian::write_u64(&mut out[EPOCH_START_AT..], self.epoch_start.get());
         LittleEndian::write_u64(&mut out[SALT_AT..], self.salt);
         LittleEndian::write_i64(&mut out[CREATED_AT..], self.created.as_millis());
-        let crc = checksum(&out[..SEGMENT_HEADER_BYTES]);
+        let mut length = SEGMENT_HEADER_BYTES;
+        if let Some(compacted) = self.compacted {
+            length = COMPACTED_HEADER_BYTES;
+            let horizon = compacted.next_horizon.map_or(NO_HORIZON, Timestamp::as_millis);
+            LittleEndian::write_u64(&mut out[COMPACTED_END_AT..], compacted.end.get());
+            LittleEndian::write_u64(&mut out[CLEANED_END_AT..], compacted.cleaned_end.get());
+            LittleEndian::write_i64(&mut out[NEXT_HORIZON_AT..], horizon);
+        }
+        let crc = checksum(&out[..length]);
         LittleEndian::write_u32(&mut out[CRC_AT..], crc);
     }
 
@@ -111,7 +144,12 @@ impl SegmentHeader {
     }
 
     fn decode(bytes: &[u8]) -> Result<Self, SegmentHeaderFault> {
-        let bytes = bytes.first_chunk::<SEGMENT_HEADER_BYTES>().ok_or(SegmentHeaderFault::Bad)?;
+        let short = bytes.get(..SEGMENT_HEADER_BYTES).ok_or(SegmentHeaderFault::Bad)?;
+        let is_compacted = LittleEndian::read_u16(&short[FLAGS_AT..]) & COMPACTED_FLAG != 0;
+        let bytes = match is_compacted {
+            true => bytes.get(..COMPACTED_HEADER_BYTES).ok_or(SegmentHeaderFault::Bad)?,
+            false => short,
+        };
         let is_intact = LittleEndian::read_u32(&bytes[CRC_AT..]) == checksum(bytes);
         if !is_intact || &bytes[MAGIC_AT..VERSION_AT] != MAGIC {
             return Err(SegmentHeaderFault::Bad);
@@ -121,15 +159,25 @@ impl SegmentHeader {
             return Err(SegmentHeaderFault::Unsupported(UnsupportedFeature::Version(version)));
         }
         let flags = LittleEndian::read_u16(&bytes[FLAGS_AT..]);
-        if flags != 0 {
+        if flags & !COMPACTED_FLAG != 0 {
             return Err(SegmentHeaderFault::Unsupported(UnsupportedFeature::Flags(flags)));
         }
         let mut topic_id = [0; 16];
         topic_id.copy_from_slice(&bytes[TOPIC_ID_AT..EPOCH_AT]);
+        let offset =
+            |at: usize| Offset::try_new(LittleEndian::read_u64(&bytes[at..])).ok_or(SegmentHeaderFault::Bad);
         let partition = PartitionId::try_new(LittleEndian::read_u32(&bytes[PARTITION_AT..]));
-        let epoch_start = Offset::try_new(LittleEndian::read_u64(&bytes[EPOCH_START_AT..]));
-        let (Some(partition), Some(epoch_start)) = (partition, epoch_start) else {
-            return Err(SegmentHeaderFault::Bad);
+        let partition = partition.ok_or(SegmentHeaderFault::Bad)?;
+        let epoch_start = offset(EPOCH_START_AT)?;
+        let compacted = match is_compacted {
+            false => None,
+            true => Some(Compacted {
+                end: offset(COMPACTED_END_AT)?,
+                cleaned_end: offset(CLEANED_END_AT)?,
+                next_horizon: Some(LittleEndian::read_i64(&bytes[NEXT_HORIZON_AT..]))
+                    .filter(|horizon| *horizon != NO_HORIZON)
+                    .map(Timestamp::from_millis),
+            }),
         };
         Ok(Self {
             identity: PartitionIdentity { topic_id: TopicId::from_bytes(topic_id), partition },
@@ -137,6 +185,7 @@ impl SegmentHeader {
             epoch_start,
             salt: LittleEndian::read_u64(&bytes[SALT_AT..]),
             created: Timestamp::from_millis(LittleEndian::read_i64(&bytes[CREATED_AT..])),
+            compacted,
         })
     }
 }
@@ -162,18 +211,30 @@ mod tests {
             epoch_start: Offset::new(77),
             salt: 0xfeed,
             created: Timestamp::from_millis(1_700_000_000_000),
+            compacted: None,
         }
+    }
+
+    fn compacted(next_horizon: Option<Timestamp>) -> SegmentHeader {
+        let (end, cleaned_end) = (Offset::new(900), Offset::new(800));
+        SegmentHeader { compacted: Some(Compacted { end, cleaned_end, next_horizon }), ..header() }
     }
 
     #[test]
     fn either_copy_serves() {
-        let bytes = header().encode_prefix();
-        assert_eq!(SegmentHeader::decode_prefix(&bytes), Ok((header(), HeaderCopies::Both)));
-        for bit in 0..SEGMENT_HEADER_BYTES * 8 {
-            for (start, copies) in [(0, HeaderCopies::OnlySecond), (SECTOR_BYTES, HeaderCopies::OnlyFirst)] {
-                let mut damaged = bytes;
-                damaged[start + bit / 8] ^= 1 << (bit % 8);
-                assert_eq!(SegmentHeader::decode_prefix(&damaged), Ok((header(), copies)), "bit {bit}");
+        let horizon = Some(Timestamp::from_millis(5));
+        let (short, long) = (SEGMENT_HEADER_BYTES, COMPACTED_HEADER_BYTES);
+        for (header, length) in [(header(), short), (compacted(horizon), long), (compacted(None), long)] {
+            let bytes = header.encode_prefix();
+            assert_eq!(SegmentHeader::decode_prefix(&bytes), Ok((header, HeaderCopies::Both)));
+            for bit in 0..length * 8 {
+                for (start, copies) in
+                    [(0, HeaderCopies::OnlySecond), (SECTOR_BYTES, HeaderCopies::OnlyFirst)]
+                {
+                    let mut damaged = bytes;
+                    damaged[start + bit / 8] ^= 1 << (bit % 8);
+                    assert_eq!(SegmentHeader::decode_prefix(&damaged), Ok((header, copies)), "bit {bit}");
+                }
             }
         }
     }

@@ -12,6 +12,8 @@ impl Inner {
     pub(crate) fn close(&self) -> Result<()> {
         // A forked child has a copy of what its parent goes on with, staged records among them.
         self.refuse_forked()?;
+        // A compaction ends first: the clean mark is not for names that are just being changed.
+        let compaction = self.compaction.stop();
         let leader = self.commit.lead();
         if self.is_closed.swap(true, Ordering::SeqCst) {
             return Ok(());
@@ -37,6 +39,7 @@ impl Inner {
         // The lock goes last: another process may open the directory from here on.
         drop(self.lock.lock().unwrap_or_else(PoisonError::into_inner).take());
         drop(leader);
+        drop(compaction);
         self.commit.wake_all();
         self.listeners.notify_all();
         closed
@@ -58,7 +61,7 @@ impl Inner {
             Err(Error::DiskFull { .. }) => {}
             sealed => drop(sealed?),
         }
-        if !self.finish_removals() || writer.is_littered {
+        if !self.finish_removals() || writer.is_littered || writer.is_compacting {
             return Ok(());
         }
         let file = writer.checkpoint.open(self)?;

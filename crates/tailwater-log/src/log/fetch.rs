@@ -261,14 +261,7 @@ impl Inner {
             // What is only staged cannot be read; failing to write it is the appender's error, not the reader's.
             let _ = self.write_staged(None);
         }
-        loop {
-            let before = self.segments.load_full();
-            match self.fetch_from(from, limits, isolation, hint.take()) {
-                // A file that another has taken the place of, or that was removed, while this looked for it.
-                Err(Error::Corrupt(_)) if !Arc::ptr_eq(&before, &self.segments.load()) => {}
-                fetched => return fetched,
-            }
-        }
+        self.look_at_segments(|_| self.fetch_from(from, limits, isolation, hint.take()))
     }
 
     fn fetch_from(

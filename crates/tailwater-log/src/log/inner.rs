@@ -12,6 +12,7 @@ use std::sync::{Arc, OnceLock, PoisonError, Weak};
 use arc_swap::ArcSwap;
 
 use super::commit::GroupCommit;
+use super::compact::Compaction;
 use super::counters::Counters;
 use super::ends::Ends;
 use super::open_files::{FileBudget, Holder, Usage};
@@ -67,6 +68,7 @@ pub(crate) struct Inner {
     pub(crate) usage: Usage,
     /// Itself, for the list of those that have files open.
     pub(crate) me: Weak<Inner>,
+    pub(crate) compaction: Compaction,
     /// Set for a log that was attached read-only.
     pub(crate) attachment: Option<Mutex<crate::recovery::Attachment>>,
 }
@@ -220,6 +222,20 @@ impl Inner {
     fn was_truncated(&self, appended: Appended) -> bool {
         let truncations = self.truncations.lock().unwrap_or_else(PoisonError::into_inner);
         truncations.iter().any(|(epoch, start)| *epoch > appended.epoch && *start < appended.offsets.end)
+    }
+
+    /// Runs `look` on the list of segments, again if it meets a file that was replaced or removed because the list has changed.
+    pub(crate) fn look_at_segments<T>(
+        &self,
+        mut look: impl FnMut(&Arc<SegmentList>) -> Result<T>,
+    ) -> Result<T> {
+        loop {
+            let segments = self.segments.load_full();
+            match look(&segments) {
+                Err(Error::Corrupt(_)) if !Arc::ptr_eq(&segments, &self.segments.load()) => {}
+                looked => return looked,
+            }
+        }
     }
 
     pub(crate) fn segment_context(&self, end: Offset) -> SegmentContext<'_> {

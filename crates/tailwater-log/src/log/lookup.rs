@@ -3,7 +3,7 @@
 use super::{FetchIsolation, FetchLimits, Inner};
 use crate::error::Corruption;
 use crate::format::{EpochStart, SEGMENT_DATA_START};
-use crate::segment::{Segment, SegmentContext};
+use crate::segment::{Segment, SegmentContext, SegmentList};
 use crate::{Error, FilePosition, LogEpoch, Offset, Result, Timestamp};
 
 /// Where the epochs of a log begin.
@@ -19,9 +19,12 @@ impl Inner {
     /// time, less what the clock may have been behind.
     pub(crate) fn offset_for_time(&self, time: Timestamp) -> Result<Option<Offset>> {
         let time = time.saturating_sub_ms(self.clock.behind_ms());
+        self.look_at_segments(|segments| self.find_time(time, segments))
+    }
+
+    fn find_time(&self, time: Timestamp, segments: &SegmentList) -> Result<Option<Offset>> {
         let end = self.visible_end(FetchIsolation::Visible);
         let start = self.ends.start();
-        let segments = self.segments.load_full();
         // Append times never decrease, so whole segments can be passed over.
         let (mut low, mut high) = (0, segments.len());
         while low < high {
@@ -59,12 +62,15 @@ impl Inner {
 
     /// How many bytes the batches take up from the one that holds `offset` to the log end, staged ones too.
     pub(crate) fn bytes_from(&self, offset: Offset) -> Result<u64> {
+        self.look_at_segments(|segments| self.count_bytes(offset, segments))
+    }
+
+    fn count_bytes(&self, offset: Offset, segments: &SegmentList) -> Result<u64> {
         let written = self.ends.written();
         let mut bytes = self.staging().staged_bytes();
         if offset >= written {
             return Ok(bytes);
         }
-        let segments = self.segments.load_full();
         let first = segments.index_of(offset);
         for (index, segment) in segments.iter().enumerate().skip(first) {
             let context = self.segment_context(segments.end_of(index).min(written));
@@ -102,8 +108,7 @@ impl Inner {
     }
 
     /// Where each epoch of the log begins, as far as that can still be told.
-    fn epoch_starts(&self) -> Result<EpochStarts> {
-        let segments = self.segments.load_full();
+    fn epoch_starts(&self, segments: &SegmentList) -> Result<EpochStarts> {
         let mut starts = Vec::new();
         let mut damaged = None;
         for (index, segment) in segments.iter().enumerate() {
@@ -135,7 +140,11 @@ impl Inner {
         if epoch >= self.ends.epoch() {
             return Ok(end);
         }
-        let starts = self.epoch_starts()?;
+        self.look_at_segments(|segments| self.find_epoch_end(epoch, end, segments))
+    }
+
+    fn find_epoch_end(&self, epoch: LogEpoch, end: Offset, segments: &SegmentList) -> Result<Offset> {
+        let starts = self.epoch_starts(segments)?;
         let later = starts.known.into_iter().filter(|begun| begun.epoch > epoch).map(|begun| begun.start);
         let found = later.min().unwrap_or(end);
         match starts.damaged {
@@ -153,18 +162,19 @@ impl Inner {
             return Ok(self.ends.epoch());
         }
         let before = Offset::new(offset.get() - 1);
-        let segments = self.segments.load_full();
+        match self.look_at_segments(|segments| self.find_epoch(before, segments)) {
+            Err(Error::Corrupt(_)) => Ok(self.ends.epoch()),
+            found => found,
+        }
+    }
+
+    /// The epoch of the record at `before`.
+    fn find_epoch(&self, before: Offset, segments: &SegmentList) -> Result<LogEpoch> {
         let index = segments.index_of(before);
         let Some(segment) = segments.get(index) else { return Ok(self.ends.epoch()) };
         let context = self.segment_context(segments.end_of(index).min(self.ends.written()));
-        let looked = segment.open(&context).and_then(|opened| {
-            let floor = segment.with_summary(&context, |summary| summary.floor(before).copied())?;
-            Ok((opened, floor))
-        });
-        let (opened, floor) = match looked {
-            Err(Error::Corrupt(_)) => return Ok(self.ends.epoch()),
-            looked => looked?,
-        };
+        let opened = segment.open(&context)?;
+        let floor = segment.with_summary(&context, |summary| summary.floor(before).copied())?;
         let floor = floor.map(|entry| (entry.position, entry.offset));
         let (mut position, mut at) = floor.unwrap_or((SEGMENT_DATA_START, segment.base));
         while at <= before {

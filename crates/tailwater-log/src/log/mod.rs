@@ -4,6 +4,7 @@ mod append;
 mod checkpoint_file;
 mod close;
 mod commit;
+mod compact;
 mod compress;
 mod counters;
 mod ends;
@@ -34,6 +35,7 @@ use std::task::{Context, Poll};
 
 pub use append::Staged;
 pub(crate) use checkpoint_file::{CHECKPOINT_NAME, CheckpointFile, FoundCheckpoint, ScanPoint};
+pub use compact::{CompactionLimits, CompactionOutcome, CompactionReport, CompactionStats, LeftAlone};
 pub use counters::SyncTimes;
 pub(crate) use fetch::kind_of;
 pub use fetch::{FetchHint, Fetched, FetchedBatch, Record};
@@ -656,20 +658,22 @@ impl Log {
     /// [`Error::Io`] if the size of a segment cannot be had.
     pub fn stats(&self) -> Result<LogStats> {
         let inner = &*self.inner;
-        let segments = inner.segments.load_full();
-        let mut size_bytes = 0;
         // Another process may write to what this one has only looked at.
         let is_final = inner.attachment.is_none();
-        for (index, segment) in segments.iter().enumerate() {
-            size_bytes += segment.length(&inner.segment_context(segments.end_of(index)), is_final)?;
-        }
+        let (size_bytes, segment_count) = inner.look_at_segments(|segments| {
+            let mut size_bytes = 0;
+            for (index, segment) in segments.iter().enumerate() {
+                size_bytes += segment.length(&inner.segment_context(segments.end_of(index)), is_final)?;
+            }
+            Ok((size_bytes, segments.len() as u64))
+        })?;
         Ok(LogStats {
             log_start_offset: inner.ends.start(),
             log_end_offset: inner.log_end_offset(),
             written_offset: inner.ends.written(),
             durable_offset: inner.ends.durable(),
             epoch: inner.ends.epoch(),
-            segment_count: segments.len() as u64,
+            segment_count,
             size_bytes,
             staged_bytes: inner.staging().staged_bytes(),
             syncs: inner.counters.syncs.load(Ordering::Relaxed),
@@ -680,6 +684,7 @@ impl Log {
             bytes_written: inner.counters.bytes.load(Ordering::Relaxed),
             sync_times: inner.counters.sync_times(),
             removals: inner.removal_stats(),
+            compaction: inner.compaction_stats()?,
         })
     }
 

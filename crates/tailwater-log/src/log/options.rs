@@ -7,6 +7,7 @@ use arc_swap::ArcSwap;
 
 use super::checkpoint_file::CheckpointFile;
 use super::commit::GroupCommit;
+use super::compact::Compaction;
 use super::counters::Counters;
 use super::ends::Ends;
 use super::inner::{Failure, Inner};
@@ -85,6 +86,7 @@ impl Inner {
             scan_offset: Offset::ZERO,
             latest_append_time: Timestamp::from_millis(i64::MIN),
             segment_names_crc: segment_names_checksum([Offset::ZERO]),
+            generation: 0,
         };
         // The checkpoint is durable before the segment whose log start it holds has a name.
         CheckpointFile::replace(&storage, directory, checkpoint)?;
@@ -94,6 +96,7 @@ impl Inner {
             epoch_start: Offset::ZERO,
             salt: storage.random(),
             created: options.clock.now(),
+            compacted: None,
         };
         let mut new = NewSegment::create(&storage, &directory.join(FIRST_SEGMENT_NAME), header, None)?;
         new.sync()
@@ -177,6 +180,8 @@ impl Inner {
                     checkpoint: parts.checkpoint,
                     is_dirty: parts.is_dirty,
                     is_littered: parts.is_littered,
+                    is_compacting: false,
+                    generation: parts.generation,
                     durable_point: parts.point,
                     previous: None,
                     is_name_synced: true,
@@ -225,6 +230,7 @@ impl Inner {
             files: FileBudget::new(options.open_files),
             usage: Usage::default(),
             me: Weak::new(),
+            compaction: Compaction::default(),
             attachment: attachment.map(Mutex::new),
         }
     }

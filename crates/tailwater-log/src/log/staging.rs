@@ -101,8 +101,11 @@ pub(crate) struct Staging {
     /// Where in the buffer the open batch may end at most; 0 where it takes nothing more, or there is none, or it is not
     /// compressed as the log's configuration says.
     open_end: usize,
-    /// The same for an open batch that is compressed otherwise.
+    /// The same for an open batch at which there is more to look at: one that is compressed otherwise, or one of a log that
+    /// takes records with a key only.
     other_open_end: usize,
+    /// Whether records without a key are refused.
+    is_keyed: bool,
     next_offset: Offset,
     epoch: LogEpoch,
     /// No batch may end past this position of the active segment: beyond it nothing is allocated.
@@ -141,6 +144,7 @@ impl Staging {
             has_open_batch: false,
             open_end: 0,
             other_open_end: 0,
+            is_keyed: config.cleanup_policy.is_compacted(),
             next_offset,
             epoch,
             room_end: place.room_end,
@@ -204,6 +208,7 @@ impl Staging {
         self.durability = config.durability;
         self.compression = config.compression;
         self.roll_at = u64::from(config.roll_bytes());
+        self.is_keyed = config.cleanup_policy.is_compacted();
         self.limit_open_batch();
     }
 
@@ -265,13 +270,8 @@ impl Staging {
         own: Option<Compression>,
         now: Timestamp,
     ) -> Result<Appended, Refusal> {
-        let staged = match self.compression_of(own) {
-            compression if compression == self.compression => self.extend_open_batch(record, now),
-            compression if self.open_compression() == Some(compression) => {
-                self.extend_within(self.other_open_end, record, now)
-            }
-            _ => Staged::nothing(),
-        };
+        let is_usual = self.compression_of(own) == self.compression;
+        let staged = if is_usual { self.extend_open_batch(record, now) } else { Staged::nothing() };
         if staged.is_nothing() { self.open_batch(record, own, now) } else { Ok(staged.appended()) }
     }
 
@@ -317,13 +317,31 @@ impl Staging {
         Staged::new(Appended { offsets, epoch: self.epoch }, self.durability)
     }
 
-    /// Stages one record as a batch that takes more.
+    /// Puts a record into the open batch, if that is one at which there is more to look at, and takes this record.
+    fn extend_other_batch(
+        &mut self,
+        record: &NewRecord<'_>,
+        own: Option<Compression>,
+        now: Timestamp,
+    ) -> Staged {
+        let is_taken = self.open_compression() == Some(self.compression_of(own))
+            && (!self.is_keyed || record.key.is_some());
+        if is_taken { self.extend_within(self.other_open_end, record, now) } else { Staged::nothing() }
+    }
+
+    /// Stages one record as a batch that takes more, unless there is one that is not tried for every record.
     pub(crate) fn open_batch(
         &mut self,
         record: &NewRecord<'_>,
         own: Option<Compression>,
         now: Timestamp,
     ) -> Result<Appended, Refusal> {
+        if self.other_open_end > 0 {
+            let staged = self.extend_other_batch(record, own, now);
+            if !staged.is_nothing() {
+                return Ok(staged.appended());
+            }
+        }
         let appended = self.append_batch(std::slice::from_ref(record), own, now)?;
         self.has_open_batch = true;
         self.limit_open_batch();
@@ -346,6 +364,12 @@ impl Staging {
             return Err(Error::UnsupportedCompression { compression }.into());
         }
         let last_offset_delta = delta_of_last(records.len())?;
+        if self.is_keyed
+            && let Some(index) =
+                (0..).zip(records).find_map(|(index, record)| record.key.is_none().then_some(index))
+        {
+            return Err(Error::InvalidBatch { reason: InvalidBatch::MissingKey { index } }.into());
+        }
         let base = first.created_at.unwrap_or(now);
         let created = |record: &NewRecord<'_>| record.created_at.unwrap_or(now);
         let time_delta = |record: &NewRecord<'_>| created(record).as_millis().wrapping_sub(base.as_millis());
@@ -495,7 +519,7 @@ impl Staging {
                 };
                 let end =
                     (batch.start + most_bytes.min(self.max_batch_bytes)).min(self.limit_bytes).min(room);
-                if compression == self.compression { (end, 0) } else { (0, end) }
+                if compression == self.compression && !self.is_keyed { (end, 0) } else { (0, end) }
             }
             _ => (0, 0),
         };

@@ -1,6 +1,6 @@
 //! What goes into a log and comes out of it, besides records that were fetched.
 
-use super::{RemovalStats, SyncTimes};
+use super::{CompactionStats, RemovalStats, SyncTimes};
 use crate::format::Header;
 use crate::{LogEpoch, Offset, OffsetRange, Timestamp};
 
@@ -128,4 +128,6 @@ pub struct LogStats {
     pub sync_times: SyncTimes,
     /// What became of the files of deleted segments.
     pub removals: RemovalStats,
+    /// How clean it is, and what compaction has done since the open.
+    pub compaction: CompactionStats,
 }

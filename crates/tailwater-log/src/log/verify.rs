@@ -1,10 +1,12 @@
 //! Reads and checks everything, changing nothing.
 
+use std::sync::Arc;
+
 use super::Inner;
 use crate::error::{Corruption, CorruptionKind};
 use crate::format::{BatchHeader, Control};
 use crate::recovery::TornTail;
-use crate::segment::{Damage, OpenSegment, Piece, Pieces, SegmentFault, first_nonzero};
+use crate::segment::{Damage, OpenSegment, Piece, Pieces, Segment, SegmentFault, SegmentList, first_nonzero};
 use crate::storage::OpenMode;
 use crate::{Error, FilePosition, Offset, OffsetRange, Result};
 
@@ -32,46 +34,65 @@ pub struct VerifyReport {
 
 impl Inner {
     pub(crate) fn verify(&self, progress: &mut dyn FnMut(u64)) -> Result<VerifyReport> {
+        let (mut end, mut segments) = self.segments_to_verify()?;
+        let mut report = VerifyReport::default();
+        let mut index = 0;
+        while let Some(segment) = segments.get(index).filter(|segment| segment.base <= end) {
+            let segment_end = segments.end_of(index).min(end);
+            match self.open_to_verify(segment, segment_end) {
+                Ok(opened) => {
+                    report.segments += 1;
+                    let is_last = index + 1 == segments.len();
+                    let end = segment_end;
+                    let mut check =
+                        SegmentCheck { report: &mut report, segment, opened: &opened, end, is_last };
+                    check.run(progress)?;
+                }
+                Err(error @ Error::Corrupt(_)) => {
+                    let base = segment.base;
+                    let (new_end, new_segments) = self.segments_to_verify()?;
+                    if !new_segments.contains(segment) {
+                        // Removed, or replaced by compaction, while this came to it.
+                        (end, segments) = (new_end, new_segments);
+                        index = segments.index_of(base);
+                        continue;
+                    }
+                    report.segments += 1;
+                    report.note(error);
+                }
+                Err(error) => return Err(error),
+            }
+            index += 1;
+        }
+        Ok(report)
+    }
+
+    /// The segments as they are now, and up to where they are to be verified.
+    fn segments_to_verify(&self) -> Result<(Offset, Arc<SegmentList>)> {
         if self.attachment.is_some() {
             self.refresh()?;
         }
         let end = self.ends.durable();
         let segments = self.segments.load_full();
-        let end = end.min(self.ends.durable());
-        let mut report = VerifyReport::default();
-        for (index, segment) in segments.iter().enumerate() {
-            let segment_end = segments.end_of(index).min(end);
-            if segment.base > end {
-                break;
-            }
-            report.segments += 1;
-            // Opened anew and read by position, so that it is the disk that answers, with error values.
-            let file = match self.storage.open_file(segment.path(), OpenMode::Read) {
-                Ok(file) => file,
-                Err(error) if error.is_not_found() && segment.base < self.ends.start() => continue,
-                Err(error) if error.is_not_found() => {
-                    let kind = CorruptionKind::MissingSegment;
-                    report.note(segment.corrupt(FilePosition::ZERO, segment_end, kind));
-                    continue;
-                }
-                Err(error) => return Err(error),
-            };
-            let (header, copies) = match crate::segment::read_header(&*file) {
-                Ok(read) => read,
-                Err(SegmentFault::BadHeader) => {
-                    let kind = CorruptionKind::BadSegmentHeader;
-                    report.note(segment.corrupt(FilePosition::ZERO, segment_end, kind));
-                    continue;
-                }
-                Err(SegmentFault::Error(error)) => return Err(error),
-            };
-            let opened = OpenSegment::new(file, header, copies, crate::ReadMode::Positional, 0);
-            let is_last = index + 1 == segments.len();
-            let mut check =
-                SegmentCheck { report: &mut report, segment, opened: &opened, end: segment_end, is_last };
-            check.run(progress)?;
+        Ok((end.min(self.ends.durable()), segments))
+    }
+
+    /// Opens a segment anew, to be read by position, so that it is the disk that answers, with error values.
+    fn open_to_verify(&self, segment: &Segment, end: Offset) -> Result<OpenSegment> {
+        let corrupt = |kind| segment.corrupt(FilePosition::ZERO, end, kind);
+        let file = match self.storage.open_file(segment.path(), OpenMode::Read) {
+            Err(error) if error.is_not_found() => return Err(corrupt(CorruptionKind::MissingSegment)),
+            opened => opened?,
+        };
+        let (header, copies) = match crate::segment::read_header(&*file) {
+            Err(SegmentFault::BadHeader) => return Err(corrupt(CorruptionKind::BadSegmentHeader)),
+            Err(SegmentFault::Error(error)) => return Err(error),
+            Ok(read) => read,
+        };
+        if segment.is_other(header.salt) {
+            return Err(corrupt(CorruptionKind::MissingSegment));
         }
-        Ok(report)
+        Ok(OpenSegment::new(file, header, copies, crate::ReadMode::Positional, 0))
     }
 }
 

@@ -63,6 +63,10 @@ pub(crate) struct Writer {
     pub(crate) is_dirty: bool,
     /// Whether garbage may be left that a clean mark would bring back to life.
     pub(crate) is_littered: bool,
+    /// Whether compaction has changed names that are not durable yet, or left some that are to go.
+    pub(crate) is_compacting: bool,
+    /// How often compaction has put a file in the place of others.
+    pub(crate) generation: u32,
     /// Up to here everything is durable.
     pub(crate) durable_point: ScanPoint,
     /// The file before the active one, if it may hold un-synced data.
@@ -110,6 +114,7 @@ impl Writer {
             segment_names_crc: format::segment_names_checksum(
                 log.segments.load().iter().map(|segment| segment.base),
             ),
+            generation: self.generation,
         }
     }
 
@@ -550,6 +555,7 @@ pub(crate) fn new_header(log: &Inner, epoch: LogEpoch, epoch_start: Offset) -> S
         epoch_start,
         salt: log.storage.random(),
         created: log.now(),
+        compacted: None,
     }
 }
 
@@ -644,7 +650,7 @@ impl Inner {
     }
 
     /// Makes the names in the log's directory durable.
-    fn sync_names(&self) -> Result<()> {
+    pub(crate) fn sync_names(&self) -> Result<()> {
         let sync = || self.files.open(|| self.storage.sync_directory(&self.directory));
         match sync() {
             // It was not tried, since the directory could not be opened.

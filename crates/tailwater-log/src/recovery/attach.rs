@@ -19,7 +19,8 @@ const MAX_TRIES: u32 = 20;
 #[derive(Debug, Default)]
 pub(crate) struct Attachment {
     segments: Vec<LiveSegment>,
-    epoch: Option<LogEpoch>,
+    /// The epoch, and which files compaction has left, as the checkpoint tells.
+    history: Option<(LogEpoch, u32)>,
     /// Where the last look ended, and the durable mark it found.
     point: Option<(ScanPoint, (LogEpoch, Offset))>,
 }
@@ -83,12 +84,18 @@ impl Attachment {
 
     fn look_once(&mut self, context: &OpenContext<'_>) -> Result<(Survey, Facts)> {
         let survey = Survey::read_for_reading(context)?;
-        let epoch = survey.checkpoint.map(|found| found.newest.epoch);
-        if epoch != self.epoch {
-            // Another history: files of the same name may be other files now.
+        let history = survey.checkpoint.map(|found| (found.newest.epoch, found.newest.generation));
+        // Those below the first were deleted, which changes nothing about the others.
+        let is_gone = |known: &LiveSegment| {
+            let is_above = survey.bases.first().is_some_and(|first| *first < known.named.base);
+            is_above && survey.bases.binary_search(&known.named.base).is_err()
+        };
+        if history != self.history || self.segments.iter().any(is_gone) {
+            // Another history, or files that compaction has put in the place of others: those of the same name may be other
+            // files now.
             self.segments.clear();
             self.point = None;
-            self.epoch = epoch;
+            self.history = history;
         }
         if survey.bases.is_empty() {
             let offsets = OffsetRange { start: Offset::ZERO, end: Offset::ZERO };

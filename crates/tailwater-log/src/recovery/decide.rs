@@ -1,5 +1,6 @@
 //! What recovery decides, as pure functions of what it found.
 
+use crate::mistakes::{Mistake, is_planted};
 use crate::{LogEpoch, Offset};
 
 /// A named segment whose header verifies.
@@ -8,6 +9,8 @@ pub(crate) struct NamedSegment {
     pub(crate) base: Offset,
     pub(crate) epoch: LogEpoch,
     pub(crate) epoch_start: Offset,
+    /// Set if compaction made it: up to here it has taken the place of others.
+    pub(crate) covered_end: Option<Offset>,
 }
 
 /// How a durable mark is worked out: [`durable_mark`] or [`recorded_mark`].
@@ -16,13 +19,23 @@ pub(crate) type MarkRule =
 
 /// Which segments make up the log: indexes into `named`, which is in rising order of the bases.
 ///
-/// The higher epoch wins: a segment with one supersedes, from its base on, all with lower ones. Segments that lie wholly
-/// below `log_start` are left out too.
+/// The higher epoch wins: a segment with one supersedes, from its base on, all with lower ones. Of equal epochs one that
+/// compaction made covers those that it has taken the place of. Segments that lie wholly below `log_start` are left out too.
 pub(crate) fn live_segments(named: &[NamedSegment], log_start: Offset) -> Vec<usize> {
     let is_superseded = |segment: &NamedSegment| {
         named.iter().any(|other| other.epoch > segment.epoch && other.base <= segment.base)
     };
-    let mut live: Vec<usize> = (0..named.len()).filter(|index| !is_superseded(&named[*index])).collect();
+    let is_covered = |segment: &NamedSegment| {
+        named.iter().any(|other| {
+            other.epoch == segment.epoch
+                && other.base < segment.base
+                && other.covered_end.is_some_and(|end| segment.base < end)
+        })
+    };
+    let is_live = |segment: &NamedSegment| {
+        !is_superseded(segment) && (is_planted(Mistake::RecoveryForgetsCovered) || !is_covered(segment))
+    };
+    let mut live: Vec<usize> = (0..named.len()).filter(|index| is_live(&named[*index])).collect();
     let first = live.partition_point(|index| named[*index].base <= log_start).saturating_sub(1);
     live.drain(..first);
     live
@@ -72,6 +85,7 @@ mod tests {
                 base: Offset::new(base),
                 epoch: LogEpoch::new(epoch),
                 epoch_start: Offset::new(start),
+                covered_end: None,
             })
             .collect()
     }
@@ -80,6 +94,18 @@ mod tests {
     fn the_higher_epoch_supersedes_from_its_base_on() {
         let segments = named(&[(0, 1, 0), (40, 2, 45), (50, 1, 0), (80, 1, 0), (90, 2, 45)]);
         assert_eq!(live_segments(&segments, Offset::ZERO), [0, 1, 4]);
+    }
+
+    #[test]
+    fn what_compaction_made_covers_what_it_took_the_place_of() {
+        let mut segments = named(&[(0, 2, 45), (30, 1, 0), (50, 2, 45), (70, 2, 45), (90, 2, 45)]);
+        assert_eq!(live_segments(&segments, Offset::ZERO), [0, 2, 3, 4]);
+        segments[0].covered_end = Some(Offset::new(90));
+        assert_eq!(live_segments(&segments, Offset::ZERO), [0, 4]);
+        // A later history took over from 50 on.
+        let mut segments = named(&[(0, 2, 45), (30, 2, 45), (50, 3, 50), (70, 2, 45), (90, 3, 50)]);
+        segments[0].covered_end = Some(Offset::new(90));
+        assert_eq!(live_segments(&segments, Offset::ZERO), [0, 2, 4]);
     }
 
     #[test]

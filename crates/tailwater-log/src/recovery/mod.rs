@@ -68,6 +68,7 @@ pub(crate) struct OpenedActive {
     pub(crate) checkpoint: CheckpointFile,
     pub(crate) is_dirty: bool,
     pub(crate) is_littered: bool,
+    pub(crate) generation: u32,
     pub(crate) point: ScanPoint,
     pub(crate) latest_append_time: Timestamp,
     pub(crate) active_since: Option<Timestamp>,
@@ -145,6 +146,7 @@ fn open_clean(context: &OpenContext<'_>, survey: &Survey) -> Result<Option<Opene
             checkpoint: CheckpointFile::resume(context.directory, *found),
             is_dirty: false,
             is_littered: false,
+            generation: mark.generation,
             point: ScanPoint { base: mark.scan_base, position: mark.scan_position, offset: mark.scan_offset },
             latest_append_time: mark.latest_append_time,
             active_since: has_records.then_some(header.created),
@@ -284,7 +286,8 @@ fn damage_of(context: &OpenContext<'_>, facts: &Facts) -> Option<Error> {
 }
 
 /// Where the scan begins: where the checkpoint says, if that is still part of the log, else at the first segment. A file
-/// that does not reach so far was cut short, and the scan tells what is lost.
+/// that does not reach so far was cut short, and the scan tells what is lost. Where compaction has made a file since, it
+/// begins with that file, which has a footer.
 fn scan_start(
     live: &[LiveSegment],
     checkpoint: Option<&Checkpoint>,
@@ -294,6 +297,13 @@ fn scan_start(
     let Some(mark) = checkpoint else { return Ok(first) };
     let is_current =
         all.iter().all(|segment| segment.epoch <= mark.epoch) || is_planted(Mistake::TrustOldScanPoint);
+    let covers = |segment: &LiveSegment| {
+        let covered = segment.named.base..segment.named.covered_end.unwrap_or_default();
+        covered.contains(&mark.scan_base) && !is_planted(Mistake::TrustCompactedScanPoint)
+    };
+    if is_current && let Some(index) = live.iter().position(covers) {
+        return Ok(Place { index, position: SEGMENT_DATA_START, offset: live[index].named.base });
+    }
     let index = live.iter().position(|segment| segment.named.base == mark.scan_base);
     Ok(match index {
         Some(index)
@@ -456,6 +466,7 @@ fn finish(context: &OpenContext<'_>, survey: &Survey, facts: &Facts, rebuilt: re
             checkpoint: rebuilt.checkpoint,
             is_dirty: true,
             is_littered: rebuilt.is_littered,
+            generation: 0,
             point,
             latest_append_time: facts
                 .scan

@@ -58,6 +58,7 @@ pub(crate) fn rebuild(context: &OpenContext<'_>, survey: &Survey, facts: &Facts)
         epoch_start: facts.scan.end.offset,
         salt: context.storage.random(),
         created: context.clock.now(),
+        compacted: None,
     };
     let (torn_tail, kept) = keep_tail(context, facts, epoch.get())?;
     let is_quarantined = kept.is_ok();
@@ -135,6 +136,8 @@ fn replace_checkpoint(
         latest_append_time: facts.scan.latest_append_time.max(latest).unwrap_or_default(),
         // It is dirty: no names go with it.
         segment_names_crc: 0,
+        // So it is for the epoch.
+        generation: 0,
     };
     let replaced = CheckpointFile::replace(context.storage, context.directory, checkpoint)?;
     context.storage.sync_directory(context.directory)?;

@@ -150,6 +150,7 @@ impl Repair<'_> {
             scan_offset: base,
             latest_append_time: facts.scan.latest_append_time.max(latest).unwrap_or_default(),
             segment_names_crc: 0,
+            generation: 0,
         };
         self.replace_checkpoint(checkpoint)?;
         for segment in damaged {
@@ -224,7 +225,8 @@ impl Repair<'_> {
         if lost.count() > MAX_LOST_OFFSETS {
             return self.replace_checkpoint(Checkpoint { log_start: lost.end, ..checkpoint });
         }
-        let header = SegmentHeader { salt: self.context.storage.random(), ..next };
+        // It stands for nothing but what is lost.
+        let header = SegmentHeader { salt: self.context.storage.random(), compacted: None, ..next };
         self.write_segment(lost.start, header, |_, new| {
             let mut copy = SegmentCopy::new(new, lost.start);
             // Times and epochs never decrease, and what follows may have any.
@@ -385,6 +387,7 @@ impl Repair<'_> {
             scan_offset: base,
             latest_append_time: mark.map_or(Timestamp::from_millis(i64::MIN), |mark| mark.latest_append_time),
             segment_names_crc: 0,
+            generation: 0,
         };
         let header = SegmentHeader {
             identity: context.identity,
@@ -392,6 +395,7 @@ impl Repair<'_> {
             epoch_start: base,
             salt: context.storage.random(),
             created: context.clock.now(),
+            compacted: None,
         };
         self.write_segment(base, header, |_, _| Ok(()))?;
         self.set_aside(unusable)?;

@@ -126,6 +126,7 @@ pub(crate) fn open_named(context: &OpenContext<'_>, base: Offset) -> Result<Resu
         Err(error) => return Err(error),
     };
     let header = opened.header;
-    let named = NamedSegment { base, epoch: header.epoch, epoch_start: header.epoch_start };
+    let covered_end = header.compacted.map(|compacted| compacted.end);
+    let named = NamedSegment { base, epoch: header.epoch, epoch_start: header.epoch_start, covered_end };
     Ok(Ok(LiveSegment { named, segment: Arc::new(segment), opened, end }))
 }

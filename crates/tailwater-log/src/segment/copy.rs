@@ -7,7 +7,8 @@ use crate::{FilePosition, LogEpoch, Offset, OffsetRange, Result, Timestamp};
 /// How much is collected before it is written, in bytes.
 const BUFFER_BYTES: usize = 1 << 20;
 
-/// The batches that are copied into a new segment, in the order of their offsets.
+/// The batches that are copied into a new segment, in the order of their offsets. A clone is a place to go back to.
+#[derive(Clone)]
 pub(crate) struct SegmentCopy<'n> {
     new: &'n NewSegment,
     position: FilePosition,
@@ -63,7 +64,13 @@ impl<'n> SegmentCopy<'n> {
         if self.buffer.len() >= BUFFER_BYTES { self.flush() } else { Ok(()) }
     }
 
-    fn flush(&mut self) -> Result<()> {
+    /// Where the data ends so far.
+    pub(crate) fn end(&self) -> FilePosition {
+        self.position.plus(self.buffer.len() as u64)
+    }
+
+    /// Writes what is collected.
+    pub(crate) fn flush(&mut self) -> Result<()> {
         self.new.file.write_all_at(&self.buffer, self.position)?;
         self.position = self.position.plus(self.buffer.len() as u64);
         self.buffer.clear();

@@ -128,6 +128,7 @@ mod tests {
             epoch_start: Offset::ZERO,
             salt: 1,
             created: Timestamp::from_millis(0),
+            compacted: None,
         };
         let mut new = NewSegment::create(&storage, Path::new("/next.tmp"), header, None).unwrap();
         disk.fail_nth(1, 5, true);

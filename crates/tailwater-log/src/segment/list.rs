@@ -33,6 +33,10 @@ impl SegmentList {
         self.0.get(index)
     }
 
+    pub(crate) fn contains(&self, segment: &Arc<Segment>) -> bool {
+        self.0.iter().any(|live| Arc::ptr_eq(live, segment))
+    }
+
     pub(crate) fn active(&self) -> &Arc<Segment> {
         &self.0[self.0.len() - 1]
     }
@@ -60,6 +64,26 @@ impl SegmentList {
         segments.retain(|kept| kept.base < segment.base);
         segments.push(segment);
         Self::new(segments)
+    }
+
+    /// This list with `segment` in the place of `inputs`. `None` if those are not, one behind the other, segments of this
+    /// list that end at `end`.
+    pub(crate) fn replace(
+        &self,
+        inputs: &[&Arc<Segment>],
+        end: Offset,
+        segment: Arc<Segment>,
+    ) -> Option<Self> {
+        let first = inputs.first()?;
+        let start = self.0.iter().position(|live| Arc::ptr_eq(live, first))?;
+        let live = self.0.get(start..start + inputs.len())?;
+        let is_same = live.iter().zip(inputs).all(|(live, input)| Arc::ptr_eq(live, input));
+        if !is_same || self.end_of(start + inputs.len() - 1) != end {
+            return None;
+        }
+        let mut segments = self.0.clone();
+        segments.splice(start..start + inputs.len(), [segment]);
+        Some(Self::new(segments))
     }
 
     /// This list without the segments that lie wholly below `offset`, and those.

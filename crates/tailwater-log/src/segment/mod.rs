@@ -27,12 +27,14 @@ pub(crate) use pieces::{Damage, Piece, Pieces};
 pub(crate) use walk::{BatchFault, BatchWalk, Step, WalkedBatch, first_nonzero};
 
 use crate::error::{Corruption, CorruptionKind, UnsupportedFeature};
-use crate::format::{BatchHeader, SEGMENT_DATA_START, SegmentSummary, UnreadableBody, VERSION};
+use crate::format::{
+    BatchHeader, Compacted, SEGMENT_DATA_START, SegmentHeader, SegmentSummary, UnreadableBody, VERSION,
+};
 use crate::log::{FileBudget, Holder, Usage};
 use crate::storage::Storage;
-use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use crate::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
-use crate::{Error, FilePosition, Offset, OffsetRange, PartitionIdentity, ReadMode, Result};
+use crate::{Error, FilePosition, Offset, OffsetRange, PartitionIdentity, ReadMode, Result, Timestamp};
 
 /// How often something is looked for in a segment before an index is made of it.
 const MOST_PROBES: u32 = 64;
@@ -51,6 +53,19 @@ pub(crate) struct Segment {
     summary: RwLock<Option<SegmentSummary>>,
     /// How often something was looked for while there was no summary.
     probes: AtomicU32,
+    /// What the header says of its compaction, once that was asked for.
+    compacted: OnceLock<Option<Compacted>>,
+    figures: OnceLock<SegmentFigures>,
+    /// Whether compaction found it to be damaged.
+    is_left_alone: AtomicBool,
+}
+
+/// What compaction asks of a segment that takes no appends any more.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SegmentFigures {
+    /// When its first and its last record were appended.
+    pub(crate) append_times: Option<(Timestamp, Timestamp)>,
+    pub(crate) record_count: u64,
 }
 
 impl Segment {
@@ -64,6 +79,9 @@ impl Segment {
             place: Arc::default(),
             summary: RwLock::new(None),
             probes: AtomicU32::new(0),
+            compacted: OnceLock::new(),
+            figures: OnceLock::new(),
+            is_left_alone: AtomicBool::new(false),
         }
     }
 
@@ -80,6 +98,53 @@ impl Segment {
         segment.place.opened.store(Some(Arc::new(opened)));
         segment.data_end.store(data_end.get(), Ordering::Release);
         Self { summary: RwLock::new(summary), ..segment }
+    }
+
+    /// A segment that compaction has made, of `length` bytes.
+    pub(crate) fn replacing(directory: &Path, base: Offset, header: &SegmentHeader, length: u64) -> Self {
+        let segment = Self::unopened(directory, base);
+        let _ = segment.place.salt.set(header.salt);
+        let _ = segment.compacted.set(header.compacted);
+        segment.note_length(length);
+        segment
+    }
+
+    /// What its header says of its compaction.
+    pub(crate) fn compacted(&self, context: &SegmentContext<'_>) -> Result<Option<Compacted>> {
+        match self.compacted.get() {
+            Some(known) => Ok(*known),
+            None => {
+                let compacted = self.open(context)?.header.compacted;
+                Ok(*self.compacted.get_or_init(|| compacted))
+            }
+        }
+    }
+
+    /// Its figures, looked up once. It takes no appends any more.
+    pub(crate) fn figures(&self, context: &SegmentContext<'_>) -> Result<SegmentFigures> {
+        if let Some(known) = self.figures.get() {
+            return Ok(*known);
+        }
+        let of = |summary: &SegmentSummary| SegmentFigures {
+            append_times: summary.times.map(|times| (times.min_append, times.max_append)),
+            record_count: summary.record_count,
+        };
+        let known = self.read_summary().as_ref().map(of);
+        let figures = match known {
+            Some(figures) => figures,
+            // Not kept: the index of a segment that nobody reads is not worth its memory.
+            None => of(&self.load_summary(&*self.open(context)?, context)?.0),
+        };
+        Ok(*self.figures.get_or_init(|| figures))
+    }
+
+    /// Whether compaction has found it to be damaged.
+    pub(crate) fn is_left_alone(&self) -> bool {
+        self.is_left_alone.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_left_alone(&self) {
+        self.is_left_alone.store(true, Ordering::Relaxed);
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -153,6 +218,11 @@ impl Segment {
         self.place.opened.store(Some(Arc::clone(&opened)));
         self.list_open(context.files);
         Ok(opened)
+    }
+
+    /// Whether a file with this salt is not the one that this stands for, as far as that is known.
+    pub(crate) fn is_other(&self, salt: u64) -> bool {
+        self.place.salt.get().is_some_and(|known| *known != salt)
     }
 
     /// Forgets the open file; handles and maps that readers still hold stay usable.

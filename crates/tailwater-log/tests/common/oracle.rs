@@ -12,6 +12,9 @@ use tailwater_log::{
 
 pub const DIRECTORY: &str = "/log";
 
+/// How long tombstones stay, in milliseconds, where logs are compacted.
+pub const DELETE_RETENTION_MS: u64 = 1_000;
+
 /// A small deterministic source of choices (xorshift64*; Vigna, "An experimental exploration of Marsaglia's xorshift
 /// generators, scrambled", ACM TOMS 2016).
 pub struct Choices(u64);
@@ -33,11 +36,38 @@ impl Choices {
     }
 }
 
+/// A record that was appended.
+#[derive(Clone, Debug, Default, Hash)]
+pub struct Entry {
+    pub key: Vec<u8>,
+    /// `None` for a tombstone.
+    pub value: Option<Vec<u8>>,
+    /// A compaction may have removed it in favour of a later one of its key.
+    may_be_superseded: bool,
+    /// That later one was truncated since.
+    is_orphaned: bool,
+    /// When a compaction that may have kept it as a tombstone was begun first.
+    kept_at: Option<i64>,
+    /// A compaction may have removed it as a tombstone whose time was over.
+    may_be_deleted: bool,
+    /// It was found to be removed: it must not come back.
+    is_gone: bool,
+}
+
+impl Entry {
+    pub fn new(key: Vec<u8>, value: Option<Vec<u8>>) -> Self {
+        Self { key, value, ..Self::default() }
+    }
+}
+
+/// A record as it is read: its offset, key and value.
+pub type Found = (u64, Vec<u8>, Option<Vec<u8>>);
+
 /// One history that may be found, and how much of it must be.
 #[derive(Clone, Debug, Default, Hash)]
 pub struct History {
     /// From offset 0 on, whatever the log start.
-    pub content: Vec<Vec<u8>>,
+    pub content: Vec<Entry>,
     /// What must be there after a power cut, and after the death of the process alone.
     pub durable: usize,
     pub written: usize,
@@ -51,6 +81,77 @@ impl History {
         cut.durable = cut.durable.min(end);
         cut.written = cut.written.min(end);
         cut
+    }
+
+    /// What a truncation leaves of it.
+    pub fn truncated_at(&self, end: usize) -> Self {
+        let mut cut = self.cut_at(end);
+        for offset in 0..cut.content.len() {
+            cut.content[offset].is_orphaned |=
+                cut.content[offset].may_be_superseded && !cut.is_superseded(offset, end);
+        }
+        cut
+    }
+
+    /// Whether there is a later record of its key, below `end`.
+    fn is_superseded(&self, offset: usize, end: usize) -> bool {
+        let key = &self.content[offset].key;
+        self.content[offset + 1..end.min(self.content.len())].iter().any(|later| later.key == *key)
+    }
+
+    /// Notes that a compaction begins now.
+    pub fn begin_compaction(&mut self, now: i64) {
+        let end = self.content.len();
+        for offset in 0..end {
+            let is_superseded = self.is_superseded(offset, end);
+            let entry = &mut self.content[offset];
+            entry.may_be_superseded |= is_superseded;
+            if entry.value.is_none() {
+                let is_over = entry.kept_at.is_some_and(|kept| now - kept >= DELETE_RETENTION_MS as i64);
+                entry.may_be_deleted |= is_over;
+                entry.kept_at.get_or_insert(now);
+            }
+        }
+    }
+
+    /// Compares what was found from `start` to `end` with what was appended.
+    pub fn compare(&self, start: usize, end: usize, found: &[Found]) -> Result<(), String> {
+        let mut rest = found.iter().peekable();
+        for (offset, entry) in self.content.iter().enumerate().take(end).skip(start) {
+            if let Some((_, key, value)) = rest.next_if(|found| found.0 == offset as u64) {
+                if (key, value) != (&entry.key, &entry.value) || entry.is_gone {
+                    return Err(format!("K3: offset {offset} is not what was appended, or is back"));
+                }
+                continue;
+            }
+            let may_be_gone = entry.is_gone
+                || entry.is_orphaned
+                || entry.may_be_superseded && self.is_superseded(offset, end);
+            if !may_be_gone && !entry.may_be_deleted {
+                return Err(format!(
+                    "P2/K4: offset {offset} is missing, and is the last of its key: {entry:?}"
+                ));
+            }
+            let is_older = |older: &&Found| older.0 < offset as u64 && older.1 == entry.key;
+            if !may_be_gone && let Some(older) = found.iter().find(is_older) {
+                return Err(format!("K5: the tombstone at {offset} is gone, and {} is there", older.0));
+            }
+        }
+        match rest.next() {
+            None => Ok(()),
+            Some(extra) => Err(format!("P2: {extra:?} was not appended between {start} and {end}")),
+        }
+    }
+
+    /// Notes what was found from `start` on: that is so from now on.
+    pub fn settle(&mut self, start: usize, found: &[Found]) {
+        let is_there = |offset: usize| found.binary_search_by_key(&(offset as u64), |found| found.0).is_ok();
+        for (offset, entry) in self.content.iter_mut().enumerate().skip(start) {
+            let is_there = is_there(offset);
+            entry.is_gone = !is_there;
+            entry.may_be_superseded &= !is_there;
+            entry.may_be_deleted &= !is_there;
+        }
     }
 
     pub fn promise(&mut self, durability: Durability, end: usize) {
@@ -103,19 +204,20 @@ impl Oracle {
         if !self.log_starts.contains(&start) {
             return Err(format!("log start {start} was never set: {:?}", self.log_starts));
         }
-        let found = read_to(log, end as u64)?;
+        let found = read_records(log, end as u64)?;
+        let mut differences = Vec::new();
         let is_allowed = |history: &&History| {
             let least = if is_power_cut { history.durable } else { history.written };
-            end >= least
-                && end <= history.content.len()
-                && start as usize <= end
-                && found[..] == history.content[start as usize..end]
+            let is_long_enough = end >= least && end <= history.content.len() && start as usize <= end;
+            let compared = history.compare(start as usize, end, &found);
+            differences.extend(compared.as_ref().err().cloned());
+            is_long_enough && compared.is_ok()
         };
         let Some(history) = self.histories.iter().find(is_allowed) else {
             let promised: Vec<_> =
                 self.histories.iter().map(|h| (h.durable, h.written, h.content.len())).collect();
             return Err(format!(
-                "P1/P2: offsets {start} to {end} found; (durable, written, appended): {promised:?}"
+                "P1/P2: offsets {start} to {end} found; (durable, written, appended): {promised:?}; {differences:?}"
             ));
         };
         // After a truncation that was under way, what is left was not shown as it is now.
@@ -134,6 +236,7 @@ impl Oracle {
             return Err("P6: a lost position still looks valid".to_owned());
         }
         let mut history = history.cut_at(end);
+        history.settle(start as usize, &found);
         history.promise_all();
         let (log_starts, epoch, visible) = (vec![start], self.epoch, self.visible);
         let is_durable = is_shown && end >= self.visible;
@@ -177,6 +280,28 @@ pub fn read_to(log: &Log, end: u64) -> Result<Vec<Vec<u8>>, String> {
         for record in fetched.iter() {
             assert_eq!(record.offset().get(), log.log_start_offset().get() + all.len() as u64);
             all.push(record.value().unwrap().to_vec());
+        }
+        if fetched.next_offset() <= from {
+            return Err(format!("a fetch at {from} below the end {end} does not move on"));
+        }
+        from = fetched.next_offset();
+    }
+    Ok(all)
+}
+
+/// The records from the log start to `end`. Compaction may have removed some.
+pub fn read_records(log: &Log, end: u64) -> Result<Vec<Found>, String> {
+    let mut from = log.log_start_offset();
+    let mut all: Vec<Found> = Vec::new();
+    while from.get() < end {
+        let fetched = log
+            .fetch(from, FetchLimits::default(), FetchIsolation::LogEnd, None)
+            .map_err(|error| format!("cannot read at {from}: {error}"))?;
+        for record in fetched.iter() {
+            let offset = record.offset().get();
+            assert!(offset >= from.get() && all.last().is_none_or(|last| last.0 < offset), "offsets rise");
+            let key = record.key().unwrap_or_default().to_vec();
+            all.push((offset, key, record.value().map(<[u8]>::to_vec)));
         }
         if fetched.next_offset() <= from {
             return Err(format!("a fetch at {from} below the end {end} does not move on"));
@@ -317,11 +442,11 @@ impl Search {
             Ok(appended) if appended.offsets.start == end => {}
             other => return Err(format!("an append after recovery gave {other:?}")),
         }
-        let content = read_to(&log, end.get() + 1)?;
+        let content = read_records(&log, end.get() + 1)?;
         let lost = disk.crash(|_, _| false);
         drop(log);
         let log = open(&lost, options()).map_err(|error| format!("cannot open again: {error}"))?;
-        if read_to(&log, log.log_end_offset().get())? != content {
+        if read_records(&log, log.log_end_offset().get())? != content {
             return Err("a durable append after recovery is lost by the next power cut".to_owned());
         }
         Ok(())

@@ -1,14 +1,17 @@
 //! A log that is driven by public calls, while an oracle keeps what it has promised.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use tailwater_log::storage::SimDisk;
 use tailwater_log::{
-    Compression, Durability, Error, FetchIsolation, Log, LogOptions, ManualClock, NewRecord, Offset,
-    OpenFiles, Timestamp, WhenFull,
+    CleanupPolicy, Clock, CompactionLimits, Compression, Durability, Error, FetchIsolation, Log, LogOptions,
+    ManualClock, NewRecord, Offset, OpenFiles, Timestamp, WhenFull,
 };
 
-use super::oracle::{Choices, History, Oracle, open, options, read_to};
+use super::oracle::{
+    Choices, DELETE_RETENTION_MS, Entry, Found, History, Oracle, open, options, read_records,
+};
 
 /// A place in a log.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -46,6 +49,10 @@ pub enum Call {
     MakeSpace {
         bytes: u64,
         up_to: At,
+    },
+    /// Lets time pass first, and begins a new segment, so that there is something to compact.
+    Compact {
+        after_ms: i64,
     },
     /// Closes, and opens again.
     Reopen,
@@ -129,6 +136,8 @@ impl Driven {
         let open_files = Some(Arc::clone(&self.files));
         let mut options = LogOptions { open_files, ..options(self.durability, &self.clock) };
         options.config.compression = self.compression;
+        options.config.cleanup_policy = CleanupPolicy::CompactAndDelete;
+        options.config.delete_retention_ms = DELETE_RETENTION_MS;
         let log = open(&self.disk, options)?;
         match self.oracle.check(&log, false) {
             Ok(found) => self.oracle = found,
@@ -147,7 +156,8 @@ impl Driven {
     fn leave_failed_log(&mut self) {
         let Some(log) = self.log.take() else { return };
         let end = log.log_end_offset();
-        let refused = log.append(&[NewRecord::new(b"refused")], None, WhenFull::Wait);
+        let refused = NewRecord { key: Some(b"k"), ..NewRecord::new(b"refused") };
+        let refused = log.append(&[refused], None, WhenFull::Wait);
         assert!(matches!(refused, Err(Error::Failed { .. })), "{refused:?}");
         assert!(matches!(log.roll(), Err(Error::Failed { .. })));
         assert_eq!(log.log_end_offset(), end);
@@ -156,16 +166,16 @@ impl Driven {
     fn call(&mut self, log: Log, call: &Call) -> Result<(), Error> {
         match call {
             Call::Append(sizes, durability) => {
-                let values: Vec<_> = sizes.iter().map(|size| self.next_value(*size)).collect();
-                self.append(values, |records| log.append(records, *durability, WhenFull::Wait))
+                let entries: Vec<_> = sizes.iter().map(|size| self.next_entry(*size)).collect();
+                self.append(entries, |records| log.append(records, *durability, WhenFull::Wait))
             }
             Call::AppendIf { is_right } => {
                 let end = log.log_end_offset().get() + u64::from(!is_right);
-                let values = vec![self.next_value(40)];
+                let entries = vec![self.next_entry(40)];
                 let append = |records: &[NewRecord<'_>]| {
                     log.append_if(Offset::new(end), records, None, WhenFull::Wait)
                 };
-                let appended = self.append(values, append);
+                let appended = self.append(entries, append);
                 if !is_right {
                     let Err(error) = appended else { panic!("appended at the wrong end") };
                     return if matches!(error, Error::UnexpectedEnd { .. }) { Ok(()) } else { Err(error) };
@@ -211,6 +221,7 @@ impl Driven {
                 self.history().promise(Durability::Durable, log.log_start_offset().get() as usize);
                 Ok(())
             }
+            Call::Compact { after_ms } => self.compact(&log, *after_ms),
             Call::Reopen | Call::DropAndReopen => {
                 self.log = None;
                 if *call == Call::Reopen {
@@ -230,13 +241,20 @@ impl Driven {
             Call::Read => {
                 let end = log.written_offset().get();
                 let start = log.log_start_offset().get();
-                let mut all = Vec::new();
+                let mut all: Vec<Found> = Vec::new();
                 for offset in start..end {
                     let fetched =
                         log.fetch(Offset::new(offset), Default::default(), FetchIsolation::LogEnd, None)?;
-                    all.extend(fetched.iter().next().map(|record| record.value().unwrap().to_vec()));
+                    // Where compaction has removed it, the next one comes.
+                    let first = fetched.iter().next().map(|record| {
+                        let (key, value) = (record.key().unwrap(), record.value());
+                        (record.offset().get(), key.to_vec(), value.map(<[u8]>::to_vec))
+                    });
+                    let first = first.filter(|first| all.last() != Some(first) && first.0 < end);
+                    all.extend(first);
                 }
-                assert_eq!(all, self.history().content[start as usize..end as usize]);
+                let compared = self.history().compare(start as usize, end as usize, &all);
+                assert_eq!(compared, Ok(()));
                 Ok(())
             }
             Call::CloseFiles => {
@@ -256,15 +274,22 @@ impl Driven {
 
     fn append(
         &mut self,
-        values: Vec<Vec<u8>>,
+        entries: Vec<Entry>,
         append: impl FnOnce(&[NewRecord<'_>]) -> tailwater_log::Result<tailwater_log::Receipt>,
     ) -> Result<(), Error> {
-        let records: Vec<_> = values.iter().map(|value| NewRecord::new(value)).collect();
+        let records: Vec<_> = entries
+            .iter()
+            .map(|entry| NewRecord {
+                key: Some(&entry.key),
+                value: entry.value.as_deref(),
+                ..NewRecord::default()
+            })
+            .collect();
         let history = self.history();
         let before = history.content.len();
         let receipt = append(&records)?;
         // From here on they have offsets, whatever becomes of them.
-        history.content.extend(values.iter().cloned());
+        history.content.extend(entries.iter().cloned());
         let asked = receipt.durability();
         let offsets = receipt.wait()?.offsets;
         assert_eq!(offsets.start.get() as usize, before, "offsets follow one another");
@@ -273,9 +298,28 @@ impl Driven {
         Ok(())
     }
 
+    fn compact(&mut self, log: &Log, after_ms: i64) -> Result<(), Error> {
+        self.clock.advance_ms(after_ms);
+        log.roll()?;
+        let now = self.clock.now().as_millis();
+        self.history().begin_compaction(now);
+        let report = log.compact(&CompactionLimits::default(), &mut |_| ControlFlow::Continue(()))?;
+        if let Some(left) = report.left_alone.into_iter().next() {
+            return Err(left.error);
+        }
+        if !self.is_faulty {
+            let (start, end) = (log.log_start_offset().get(), log.written_offset().get());
+            match read_records(log, end) {
+                Ok(found) => self.history().settle(start as usize, &found),
+                Err(error) => assert!(!self.disk.is_powered(), "{error}"),
+            }
+        }
+        Ok(())
+    }
+
     fn truncate(&mut self, log: &Log, cut: u64) -> Result<(), Error> {
         let before = log.epoch();
-        let kept = self.history().cut_at(cut as usize);
+        let kept = self.history().truncated_at(cut as usize);
         let has_effect = cut < log.log_end_offset().get();
         self.oracle.histories.push(kept);
         let cut_it = log.truncate_to(Offset::new(cut));
@@ -314,25 +358,37 @@ impl Driven {
     pub fn check_live(&self) -> Result<(), String> {
         let Some(log) = &self.log else { return Ok(()) };
         let (start, written) = (log.log_start_offset().get() as usize, log.written_offset().get() as usize);
-        let found = read_to(log, written as u64)?;
-        let shows = |history: &History| history.content.get(start..written) == Some(&found[..]);
-        if self.oracle.histories.iter().any(shows) {
+        let found = read_records(log, written as u64)?;
+        let mut differences = Vec::new();
+        let mut shows = |history: &History| {
+            let compared = history.compare(start, written, &found);
+            differences.extend(compared.as_ref().err().cloned());
+            compared.is_ok() && history.content.len() >= written
+        };
+        if self.oracle.histories.iter().any(&mut shows) {
             return Ok(());
         }
-        Err(format!("offsets {start} to {written} of the live log are not what was appended"))
+        Err(format!(
+            "offsets {start} to {written} of the live log are not what was appended: {differences:?}"
+        ))
     }
 
     fn history(&mut self) -> &mut History {
         &mut self.oracle.histories[0]
     }
 
-    fn next_value(&mut self, size: usize) -> Vec<u8> {
+    /// Keys recur, and every fourth is a tombstone, where it need not be large.
+    fn next_entry(&mut self, size: usize) -> Entry {
         self.number += 1;
-        if self.compression != Compression::None && self.number.is_multiple_of(2) {
-            let mut noise = Choices::new(self.number);
-            return (0..size).map(|_| noise.below(256) as u8).collect();
-        }
-        format!("{}:{}", self.number, "v".repeat(size)).into_bytes()
+        let is_tombstone = self.number.is_multiple_of(4) && size < 250;
+        let value = match self.compression != Compression::None && self.number.is_multiple_of(2) {
+            true => {
+                let mut noise = Choices::new(self.number);
+                (0..size).map(|_| noise.below(256) as u8).collect()
+            }
+            false => format!("{}:{}", self.number, "v".repeat(size)).into_bytes(),
+        };
+        Entry::new(format!("k{}", self.number % 3).into_bytes(), (!is_tombstone).then_some(value))
     }
 }
 

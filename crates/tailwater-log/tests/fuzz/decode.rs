@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use arbitrary::{Arbitrary, Result, Unstructured};
 use tailwater_log::format::{
-    BatchAttributes, BatchHeader, BatchPlace, Checkpoint, Control, EpochStart, Footer, IndexEntry,
+    BatchAttributes, BatchHeader, BatchPlace, Checkpoint, Compacted, Control, EpochStart, Footer, IndexEntry,
     ProducerExtension, ProducerState, RecordFields, RecordIter, SEGMENT_HEADER_BYTES, SegmentHeader,
     SegmentSummary, TRAILER_BYTES, TimeBounds, Trailer, UnreadableBody, check_body, decode_slots, encode,
     encoded_bytes, plain_body, uncompressed_bytes,
@@ -370,6 +370,7 @@ fn checkpoint(u: &mut Unstructured<'_>) -> Result<Checkpoint> {
         scan_offset: offset(u)?,
         latest_append_time: time(u)?,
         segment_names_crc: u.arbitrary()?,
+        generation: u.arbitrary()?,
     })
 }
 
@@ -380,6 +381,15 @@ fn segment_header(u: &mut Unstructured<'_>) -> Result<SegmentHeader> {
         epoch_start: offset(u)?,
         salt: u.arbitrary()?,
         created: time(u)?,
+        compacted: match u.arbitrary()? {
+            false => None,
+            true => Some(Compacted {
+                end: offset(u)?,
+                cleaned_end: offset(u)?,
+                // The greatest stands for none.
+                next_horizon: Some(time(u)?).filter(|horizon| *horizon != Timestamp::from_millis(i64::MAX)),
+            }),
+        },
     })
 }
 

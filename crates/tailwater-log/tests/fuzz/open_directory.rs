@@ -11,8 +11,8 @@ use std::sync::Arc;
 
 use arbitrary::{Arbitrary, Unstructured};
 use tailwater_log::format::{
-    BatchAttributes, BatchHeader, BatchPlace, Checkpoint, Footer, RecordFields, SEGMENT_DATA_START,
-    SegmentHeader, SegmentSummary, aligned, check_body, encode, segment_names_checksum,
+    BatchAttributes, BatchHeader, BatchPlace, Checkpoint, Compacted, Footer, RecordFields,
+    SEGMENT_DATA_START, SegmentHeader, SegmentSummary, aligned, check_body, encode, segment_names_checksum,
 };
 use tailwater_log::storage::{SimDisk, Storage};
 use tailwater_log::{
@@ -307,12 +307,19 @@ impl Built {
             identity.partition = PartitionId::new(1);
         }
         let base = Offset::new(self.base);
+        // Where the epoch is said to have begun far below, compaction is said to have made it.
+        let compacted = (content.epoch_start_back > 127).then(|| Compacted {
+            end: Offset::new(self.base + u64::from(content.epoch_start_back - 127)),
+            cleaned_end: Offset::new(self.base),
+            next_horizon: None,
+        });
         let header = SegmentHeader {
             identity,
             epoch: LogEpoch::new(content.epoch.into()),
             epoch_start: Offset::new(self.base.saturating_sub(content.epoch_start_back.into())),
             salt: 7,
             created: Timestamp::from_millis(5),
+            compacted,
         };
         let mut bytes = header.encode_prefix().to_vec();
         let mut summary =
@@ -396,6 +403,7 @@ impl Built {
             latest_append_time: Timestamp::from_millis(content.latest_append_time),
             // Mostly what was built, so that clean marks are believed.
             segment_names_crc: segment_names_checksum(self.bases.iter().copied().map(Offset::new)),
+            generation: 0,
         };
         let mut slot = checkpoint.encode();
         slot[100] ^= u8::from(content.is_damaged);

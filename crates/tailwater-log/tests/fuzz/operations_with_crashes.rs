@@ -55,6 +55,9 @@ enum Step {
     Reopen,
     DropAndReopen,
     Read,
+    Compact {
+        after_ms: u16,
+    },
     Die,
     /// The power is cut now; the bits tell which of the pending effects survive.
     CutPower {
@@ -231,6 +234,7 @@ fn call(step: &Step) -> Call {
         Step::Reopen => Call::Reopen,
         Step::DropAndReopen => Call::DropAndReopen,
         Step::Read => Call::Read,
+        Step::Compact { after_ms } => Call::Compact { after_ms: i64::from(after_ms) },
         Step::Die => Call::Die,
         Step::CutPower { .. } | Step::CutPowerAfter { .. } | Step::Fail { .. } | Step::ClearFaults => {
             unreachable!("they are no calls")

@@ -65,6 +65,15 @@ fn calls() -> Vec<Call> {
         Call::DropAndReopen,
         Call::Append(vec![80], None),
         Call::Reopen,
+        Call::Append(vec![900, 900, 30, 900], None),
+        Call::Append(vec![900, 20], None),
+        Call::Compact { after_ms: 0 },
+        Call::CloseFiles,
+        Call::Read,
+        Call::Compact { after_ms: 2_000 },
+        Call::Append(vec![80], None),
+        Call::Reopen,
+        Call::Compact { after_ms: 2_000 },
     ]
 }
 

@@ -40,7 +40,7 @@ fn run_compressed(
 }
 
 fn random_call(choices: &mut Choices) -> Call {
-    match choices.below(24) {
+    match choices.below(26) {
         0..=8 => {
             let sizes = (0..1 + choices.below(4)).map(|_| choices.below(900) as usize).collect();
             let asked =
@@ -56,6 +56,7 @@ fn random_call(choices: &mut Choices) -> Call {
         20 => Call::Retain { bytes: choices.below(8) * 1_000, held: At::Nth(choices.next() >> 33) },
         21 => Call::MakeSpace { bytes: choices.below(8_000), up_to: At::Nth(choices.next() >> 33) },
         19 => Call::DeleteBefore(At::Nth(choices.next() >> 33)),
+        22 | 23 => Call::Compact { after_ms: 600 },
         _ if choices.below(2) == 0 => Call::Reopen,
         _ => Call::DropAndReopen,
     }

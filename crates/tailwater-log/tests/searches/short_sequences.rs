@@ -1,4 +1,5 @@
-//! Every sequence of at most three public calls on a fresh directory, with the power cut at every operation of the last.
+//! Every sequence of at most three public calls on a fresh directory, and a few longer ones, with the power cut at every
+//! operation of the last.
 //!
 //! Short sequences find most crash bugs (Mohan et al., "Finding Crash-Consistency Bugs with Bounded Black-Box Crash
 //! Testing", OSDI 2018). Each prefix of a sequence is a sequence too, so only the operations of the last call are cut.
@@ -27,11 +28,55 @@ fn calls() -> Vec<Call> {
         Call::DeleteBefore(At::BeforeEnd(0)),
         Call::Retain { bytes: 0, held: At::BeforeEnd(0) },
         Call::MakeSpace { bytes: 1, up_to: At::BeforeEnd(1) },
+        Call::Compact { after_ms: 2_000 },
         Call::Reopen,
         Call::DropAndReopen,
         Call::CloseFiles,
         Call::Die,
         Call::CutPower { survives: false },
+    ]
+}
+
+/// Sequences that are too long to try all of, and that something depends on.
+fn longer_sequences() -> Vec<Vec<Call>> {
+    let durable = Some(Durability::Durable);
+    let compact = Call::Compact { after_ms: 2_000 };
+    vec![
+        // The checkpoint names a place in a file that compaction then replaces.
+        vec![
+            Call::Append(vec![1400, 900], durable),
+            Call::Reopen,
+            Call::Append(vec![1500, 200], durable),
+            compact.clone(),
+        ],
+        // What supersedes a record of one segment is in the next, and not durable.
+        vec![
+            Call::Append(vec![30, 2900], durable),
+            Call::Roll,
+            Call::Append(vec![30], durable),
+            Call::Append(vec![900], Some(Durability::Written)),
+            compact.clone(),
+        ],
+        // Segments of several epochs become one, and tombstones go.
+        vec![
+            Call::Append(vec![1400, 900, 20, 20, 20], durable),
+            Call::TruncateTo(At::BeforeEnd(1)),
+            Call::Append(vec![400, 900], durable),
+            compact.clone(),
+            Call::Append(vec![300, 10, 10], durable),
+            compact.clone(),
+            compact.clone(),
+        ],
+        // A compaction that was interrupted is made again.
+        vec![
+            Call::Append(vec![1400, 900], durable),
+            Call::Append(vec![1400, 900], durable),
+            Call::Append(vec![1400, 900], durable),
+            compact.clone(),
+            Call::Die,
+            Call::Append(vec![1400, 900], durable),
+            compact,
+        ],
     ]
 }
 
@@ -81,6 +126,9 @@ fn search_sequence(search: &mut Search, calls: &[&Call], durability: Durability)
 fn search_all(durability: Durability) -> Search {
     let calls = calls();
     let mut search = Search::default();
+    for sequence in longer_sequences() {
+        search_sequence(&mut search, &sequence.iter().collect::<Vec<_>>(), durability);
+    }
     for first in &calls {
         search_sequence(&mut search, &[first], durability);
         for second in &calls {

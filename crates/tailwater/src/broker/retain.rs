@@ -68,14 +68,17 @@ impl GroupsPlace {
             return Ok(());
         }
         let holder = self.holder(lazy, log)?;
+        // Of a topic that keeps the last value of each key nothing is deleted for space.
+        let may_delete = log.config().cleanup_policy.is_deleted();
         // With no other limit than this one, what every group has read is of no use any more.
-        if let Some(holder) = &holder
+        if let Some(holder) = holder.as_ref().filter(|_| may_delete)
             && !log.config().has_retention()
             && make(full.wanted_bytes, holder.offset)?
         {
             return Ok(());
         }
-        if lazy.topic_config().retention_policy().on_full == OnFull::DropOldest
+        if may_delete
+            && lazy.topic_config().retention_policy().on_full == OnFull::DropOldest
             && make(full.wanted_bytes, Offset::MAX)?
         {
             return Ok(());
