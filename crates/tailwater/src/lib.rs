@@ -309,8 +309,9 @@ pub use tailwater_log::error::{
 pub use tailwater_log::format::Header;
 pub use tailwater_log::ttl::TTL_HEADER;
 pub use tailwater_log::{
-    Clock, Compression, Durability, FetchIsolation, LogEpoch, LogStats, ManualClock, Offset, OffsetRange,
-    PartitionId, PartitionIdentity, ReadMode, RecoveryOutcome, RecoveryReport, RemovalStats, RepairReport, SyncTimes,
+    CleanupPolicy, Clock, Compression, Durability, FetchIsolation, LogEpoch, LogStats, ManualClock, Offset,
+    OffsetRange, PartitionId, PartitionIdentity, ReadMode, RecoveryOutcome, RecoveryReport, RemovalStats,
+    RepairReport, SyncTimes,
     SystemClock, Timestamp, TopicId, VerifyReport, storage,
 };
 pub use topic_config::TopicConfig;

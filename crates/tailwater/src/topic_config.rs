@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use tailwater_log::{Compression, Durability, LogConfig, ReadMode};
+use tailwater_log::{CleanupPolicy, Compression, Durability, LogConfig, ReadMode};
 
 use crate::catalog::{MAX_PARTITIONS, name};
 use crate::error::{Expected, InvalidSetting};
@@ -34,6 +34,12 @@ use crate::{Error, Result};
 /// | `hold` | | `all_groups` | whose unread records are kept all the same: `all_groups`, `none`, `groups:a,b` |
 /// | `retention_hard_bytes` | bytes | `none` | most disk space that a partition takes up |
 /// | `on_full` | | `reject_publish` | what happens then: `reject_publish`, or `drop_oldest`, held or not |
+/// | `cleanup_policy` | | `delete` | `delete` old segments where a limit is set, `compact` for the last record of each key, or `compact,delete` |
+/// | `min_compaction_lag_ms` | ms | 0 | age up to which compaction leaves records alone |
+/// | `max_compaction_lag_ms` | ms | `none` | age at which records are to be compacted, or `none` |
+/// | `delete_retention_ms` | ms | 24 hours | how long a tombstone stays when all it deletes is gone |
+/// | `min_cleanable_dirty_percent` (`min.cleanable.dirty.ratio`, as 0.5) | % | 50 | share of what has not been compacted from which on it is |
+/// | `compaction_map_bytes` | bytes | 16 MiB | most memory in which compaction remembers keys |
 ///
 /// Kafka's `-1` is read as `none`. Records are deleted by whole segments: with `retention_ms` a segment holds those of a
 /// quarter of that time, with limits of size there are at least eight segments (of 1 MiB or more, for `retention_bytes`).
@@ -64,6 +70,7 @@ enum Value {
     Compression(Compression),
     Durability(Durability),
     ReadMode(ReadMode),
+    CleanupPolicy(CleanupPolicy),
     Flag(bool),
 }
 
@@ -79,8 +86,11 @@ enum Kind {
     AgeLimit(fn(&mut LogConfig) -> &mut Option<u64>),
     Level(fn(&mut LogConfig) -> &mut u32),
     Compression,
+    /// Number from 0 to 100.
+    Percent(fn(&mut LogConfig) -> &mut u32),
     Durability,
     ReadMode,
+    CleanupPolicy,
     Flag(fn(&mut LogConfig) -> &mut bool),
     Hold,
     OnFull,
@@ -104,9 +114,12 @@ const fn setting(name: &'static str, kind: Kind) -> Setting {
     Setting { name, alias: None, kind }
 }
 
-const SETTINGS: [Setting; 18] = [
+const SETTINGS: [Setting; 24] = [
+    setting("cleanup_policy", Kind::CleanupPolicy),
+    setting("compaction_map_bytes", Kind::Bytes(|config| &mut config.compaction_map_bytes)),
     Setting { name: "compression", alias: Some("compression.type"), kind: Kind::Compression },
     setting("compression_zstd_level", Kind::Level(|config| &mut config.compression_zstd_level)),
+    setting("delete_retention_ms", Kind::Milliseconds(|config| &mut config.delete_retention_ms)),
     setting("durability", Kind::Durability),
     setting("hold", Kind::Hold),
     Setting {
@@ -115,6 +128,13 @@ const SETTINGS: [Setting; 18] = [
         kind: Kind::Bytes(|config| &mut config.max_batch_bytes),
     },
     setting("max_block_ms", Kind::Milliseconds(|config| &mut config.max_block_ms)),
+    setting("max_compaction_lag_ms", Kind::AgeLimit(|config| &mut config.max_compaction_lag_ms)),
+    Setting {
+        name: "min_cleanable_dirty_percent",
+        alias: Some("min.cleanable.dirty.ratio"),
+        kind: Kind::Percent(|config| &mut config.min_cleanable_dirty_percent),
+    },
+    setting("min_compaction_lag_ms", Kind::Milliseconds(|config| &mut config.min_compaction_lag_ms)),
     setting("on_full", Kind::OnFull),
     setting("preallocate", Kind::Flag(|config| &mut config.preallocate)),
     setting("read_mode", Kind::ReadMode),
@@ -137,6 +157,11 @@ const DURABILITIES: [(&str, Durability); 3] =
     [("buffered", Durability::Buffered), ("written", Durability::Written), ("durable", Durability::Durable)];
 const ON_FULL: [(&str, OnFull); 2] =
     [("reject_publish", OnFull::RejectPublish), ("drop_oldest", OnFull::DropOldest)];
+const CLEANUP_POLICIES: [(&str, CleanupPolicy); 3] = [
+    ("delete", CleanupPolicy::Delete),
+    ("compact", CleanupPolicy::Compact),
+    ("compact,delete", CleanupPolicy::CompactAndDelete),
+];
 const READ_MODES: [(&str, ReadMode); 2] =
     [("mapped", ReadMode::Mapped), ("positional", ReadMode::Positional)];
 
@@ -175,6 +200,14 @@ impl TopicConfig {
     #[must_use]
     pub fn durability(mut self, durability: Durability) -> Self {
         self.given.insert("durability", Value::Durability(durability));
+        self
+    }
+
+    /// Sets what becomes of records that are no longer wanted: default [`CleanupPolicy::Delete`]. On a compacted topic every
+    /// message has a key.
+    #[must_use]
+    pub fn cleanup_policy(mut self, policy: CleanupPolicy) -> Self {
+        self.given.insert("cleanup_policy", Value::CleanupPolicy(policy));
         self
     }
 
@@ -247,6 +280,18 @@ impl TopicConfig {
         staging_bytes: u32;
         /// Sets how long `send` waits, in milliseconds, when that many bytes wait in memory: default 60,000.
         max_block_ms: u64;
+        /// Sets the age, in milliseconds since the append, up to which compaction leaves records alone: default 0.
+        min_compaction_lag_ms: u64;
+        /// Sets the age, in milliseconds since the append, at which records are to be compacted however little there is to
+        /// gain: default none, at least 1 and `min_compaction_lag_ms`.
+        max_compaction_lag_ms: u64;
+        /// Sets how long, in milliseconds, a tombstone stays after compaction has removed all older messages of its key:
+        /// default 24 hours.
+        delete_retention_ms: u64;
+        /// Sets the share, in percent, of what could be compacted that has not been, from which on it is: default 50.
+        min_cleanable_dirty_percent: u32;
+        /// Sets the most memory, in bytes, in which compaction remembers keys: default 16 MiB, from 1 KiB to 2 GiB.
+        compaction_map_bytes: u32;
     }
 
     /// Sets one setting by its name. Both are text, as on a command line.
@@ -282,6 +327,14 @@ impl TopicConfig {
             Kind::Compression => {
                 let found = Compression::by_name(value).map(Value::Compression);
                 found.ok_or_else(|| fault(Expected::Word { words: "none|lz4|zstd" }))?
+            }
+            Kind::Percent(_) => parse_percent(setting, key, value)
+                .map(Value::Number)
+                .ok_or_else(|| fault(Expected::Number { unit: "percent" }))?,
+            Kind::CleanupPolicy => {
+                let sorted = if value == "delete,compact" { "compact,delete" } else { value };
+                let found = word(&CLEANUP_POLICIES, sorted).map(Value::CleanupPolicy);
+                found.ok_or_else(|| fault(Expected::Word { words: "delete|compact|compact,delete" }))?
             }
             Kind::Durability => {
                 let found = word(&DURABILITIES, value).map(Value::Durability);
@@ -414,6 +467,7 @@ impl Value {
             Value::ReadMode(read_mode) => word_of(&READ_MODES, *read_mode),
             Value::Hold(hold) => hold.to_string(),
             Value::OnFull(on_full) => word_of(&ON_FULL, *on_full),
+            Value::CleanupPolicy(policy) => word_of(&CLEANUP_POLICIES, *policy),
         }
     }
 }
@@ -422,6 +476,17 @@ fn find(key: &str) -> Option<&'static Setting> {
     SETTINGS.iter().find(|setting| {
         setting.alias == Some(key) || setting.name == key || setting.name == key.replace('.', "_")
     })
+}
+
+/// A share in percent: as a whole number of percent, or under Kafka's name as a fraction of 1.
+fn parse_percent(setting: &Setting, key: &str, value: &str) -> Option<u64> {
+    if setting.alias != Some(key) {
+        return value.parse().ok();
+    }
+    let fraction: f64 = value.parse().ok()?;
+    // Of what is out of bounds nothing is rounded.
+    let percent = (0..=100).find(|percent| (f64::from(*percent) - fraction * 100.0).abs() <= 0.5)?;
+    u64::try_from(percent).ok()
 }
 
 fn word<T: Copy>(words: &[(&str, T)], text: &str) -> Option<T> {
@@ -437,7 +502,7 @@ fn apply(settings: &mut Settings, name: &str, value: &Value) -> Result<()> {
     let config = &mut settings.log;
     let Some(setting) = find(name) else { return Err(Error::UnknownSetting { key: name.into() }) };
     match (setting.kind, value) {
-        (Kind::Bytes(field) | Kind::Level(field), Value::Number(number)) => {
+        (Kind::Bytes(field) | Kind::Level(field) | Kind::Percent(field), Value::Number(number)) => {
             let unit = if matches!(setting.kind, Kind::Bytes(_)) { "bytes" } else { "" };
             *field(config) = u32::try_from(*number).map_err(|_| {
                 Error::InvalidConfig(Box::new(tailwater_log::InvalidConfig {
@@ -462,6 +527,7 @@ fn apply(settings: &mut Settings, name: &str, value: &Value) -> Result<()> {
         (Kind::Flag(field), Value::Flag(flag)) => *field(config) = *flag,
         (Kind::Hold, Value::Hold(hold)) => settings.retention.hold = hold.clone(),
         (Kind::OnFull, Value::OnFull(on_full)) => settings.retention.on_full = *on_full,
+        (Kind::CleanupPolicy, Value::CleanupPolicy(policy)) => config.cleanup_policy = *policy,
         _ => unreachable!("a setting is given a value of its own kind only"),
     }
     Ok(())
@@ -473,8 +539,9 @@ fn current(settings: &mut Settings, setting: &Setting) -> Value {
         Kind::ByteLimit(field) | Kind::AgeLimit(field) => field(config).map_or(Value::None, Value::Number),
         Kind::Hold => Value::Hold(settings.retention.hold.clone()),
         Kind::OnFull => Value::OnFull(settings.retention.on_full),
-        Kind::Bytes(field) | Kind::Level(field) => Value::Number((*field(config)).into()),
+        Kind::Bytes(field) | Kind::Level(field) | Kind::Percent(field) => Value::Number((*field(config)).into()),
         Kind::Compression => Value::Compression(config.compression),
+        Kind::CleanupPolicy => Value::CleanupPolicy(config.cleanup_policy),
         Kind::LongBytes(field) | Kind::Milliseconds(field) => Value::Number(*field(config)),
         Kind::Durability => Value::Durability(config.durability),
         Kind::ReadMode => Value::ReadMode(config.read_mode),
@@ -512,6 +579,19 @@ mod tests {
         let config = config.to_log_config().unwrap();
         assert_eq!((config.max_batch_bytes, config.sync_interval_ms), (4096, 7));
         assert_eq!((config.compression, config.compression_zstd_level), (Compression::Zstd, 9));
+        let config = TopicConfig::new()
+            .set("cleanup.policy", "delete,compact")
+            .and_then(|config| config.set("min.cleanable.dirty.ratio", "0.3"))
+            .and_then(|config| config.set("min.compaction.lag.ms", "5"))
+            .and_then(|config| config.set("max.compaction.lag.ms", "6"))
+            .and_then(|config| config.set("delete.retention.ms", "7"));
+        let config = config.unwrap().to_log_config().unwrap();
+        assert_eq!(config.cleanup_policy, CleanupPolicy::CompactAndDelete);
+        assert_eq!((config.min_cleanable_dirty_percent, config.delete_retention_ms), (30, 7));
+        assert_eq!((config.min_compaction_lag_ms, config.max_compaction_lag_ms), (5, Some(6)));
+        for ratio in ["1.5", "-1", "half", "NaN"] {
+            assert!(TopicConfig::new().set("min.cleanable.dirty.ratio", ratio).is_err(), "{ratio}");
+        }
     }
 
     #[test]
@@ -539,6 +619,11 @@ mod tests {
             text(new().set("durability", "maybe")),
             "durability cannot be \"maybe\": it must be one of buffered, written, durable"
         );
+        assert_eq!(
+            text(new().set("cleanup.policy", "keep")),
+            "cleanup_policy cannot be \"keep\": it must be one of delete, compact, compact,delete"
+        );
+        assert!(text(Ok(new().max_compaction_lag_ms(5).min_compaction_lag_ms(6))).contains("must be from 6"));
         assert!(text(new().set("preallocate", "1")).contains("one of true, false"));
         assert_eq!(
             text(new().set("retention.ms", "1d")),
@@ -556,7 +641,7 @@ mod tests {
         assert!(text(Ok(new().compression_zstd_level(23))).contains("from 1 to 22 (a level of Zstandard)"));
         assert!(
             text(new().set("retention", "1"))
-                .contains("there are compression, compression_zstd_level, durability, hold, ")
+                .contains("there are cleanup_policy, compaction_map_bytes, compression, ")
         );
         assert_eq!(
             text(Ok(new().segment_bytes(17))),

@@ -325,3 +325,27 @@ fn receipts_can_be_asked_for_a_while_and_again() {
     assert_eq!(receipt.wait().unwrap().offset.get(), 0);
     assert_eq!(durable(&broker), 1);
 }
+
+#[test]
+fn a_compacted_topic_takes_messages_with_a_key_only() {
+    let broker = Broker::in_memory().unwrap();
+    let config = TopicConfig::new().cleanup_policy(tailwater::CleanupPolicy::Compact);
+    broker.create_topic("prices", &config).unwrap();
+    let prices = broker.producer("prices").unwrap();
+    prices.publish(Message::new(b"2.50").key(b"tea")).unwrap();
+    let refused = |error: Error| {
+        let text = error.to_string();
+        assert!(
+            matches!(error, Error::InvalidBatch { reason: InvalidBatch::MissingKey { .. }, .. }),
+            "{text}"
+        );
+        assert!(text.contains("prices-0") && text.contains("cleanup_policy"), "{text}");
+    };
+    refused(prices.publish("no key").unwrap_err());
+    refused(prices.send("no key").map(drop).unwrap_err());
+    refused(prices.try_send("no key").map(drop).unwrap_err());
+    let batch = [Message::new(b"2").key(b"espresso"), Message::new(b"no key")];
+    refused(prices.send_batch(PartitionId::ZERO, &batch).map(drop).unwrap_err());
+    // Tombstones have one. Nothing of what was refused has an offset.
+    assert_eq!(prices.publish(Message::tombstone(b"tea")).unwrap().offset.get(), 1);
+}

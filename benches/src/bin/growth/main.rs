@@ -1,6 +1,7 @@
 //! Measures what becomes of speed and memory as logs, partitions, threads, records and batches grow.
 
 mod batches;
+mod compaction;
 mod partitions;
 mod records;
 mod retention;
@@ -77,6 +78,8 @@ enum What {
         #[arg(long, value_name = "SIZE", default_value = "10GiB", value_parser = parse_size)]
         size: u64,
     },
+    /// Compacts 10,000,000 records of 1,000,000 keys: what is left, memory, latency of appends beside it
+    Compaction,
     /// All of these, with their defaults
     All,
 }
@@ -107,6 +110,7 @@ fn run(arguments: &Arguments) -> Result<()> {
         What::BatchSize,
         What::Tail,
         What::Retention { size: 10 << 30 },
+        What::Compaction,
     ];
     let chosen = std::slice::from_ref(&arguments.what);
     for what in if matches!(arguments.what, What::All) { &all } else { chosen } {
@@ -114,6 +118,7 @@ fn run(arguments: &Arguments) -> Result<()> {
             Some(series) => series.write(&common.out, &head)?,
             None => match what {
                 What::Retention { size } => retention::write(&scale, &common.out, &head, *size)?,
+                What::Compaction => compaction::write(&scale, &common.out, &head, &HEAP)?,
                 _ => tail::write(&scale, &common.out, &head)?,
             },
         };
@@ -131,6 +136,6 @@ fn measure(what: &What, scale: &Scale) -> Result<Option<Series>> {
         What::Consumers => threads::consumers(scale).map(Some),
         What::RecordSize => records::measure(scale).map(Some),
         What::BatchSize => batches::measure(scale).map(Some),
-        What::Tail | What::Retention { .. } | What::All => Ok(None),
+        What::Tail | What::Retention { .. } | What::Compaction | What::All => Ok(None),
     }
 }
