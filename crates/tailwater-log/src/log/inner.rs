@@ -28,7 +28,7 @@ use crate::recovery::RecoveryReport;
 use crate::segment::{SegmentContext, SegmentList};
 use crate::storage::{DirectoryLock, LockOwner, Storage};
 use crate::sync::atomic::{AtomicBool, Ordering};
-use crate::sync::{Mutex, MutexGuard};
+use crate::sync::{Mutex, MutexGuard, thread};
 use crate::{Clock, Durability, Error, LogConfig, LogEpoch, Offset, PartitionIdentity, Result, Timestamp};
 
 #[derive(Debug)]
@@ -68,6 +68,8 @@ pub(crate) struct Inner {
     pub(crate) usage: Usage,
     /// Itself, for the list of those that have files open.
     pub(crate) me: Weak<Inner>,
+    /// Set while a file has taken the place of another and the list does not tell yet. Whoever sets it has the writer.
+    pub(crate) is_exchanging: AtomicBool,
     pub(crate) compaction: Compaction,
     /// Set for a log that was attached read-only.
     pub(crate) attachment: Option<Mutex<crate::recovery::Attachment>>,
@@ -92,6 +94,15 @@ impl Failure {
 
     pub(crate) fn cause(&self) -> Option<&Arc<Error>> {
         self.0.get()
+    }
+}
+
+/// See [`Inner::begin_exchange`].
+pub(crate) struct Exchange<'e>(&'e AtomicBool);
+
+impl Drop for Exchange<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::SeqCst);
     }
 }
 
@@ -232,10 +243,24 @@ impl Inner {
         loop {
             let segments = self.segments.load_full();
             match look(&segments) {
-                Err(Error::Corrupt(_)) if !Arc::ptr_eq(&segments, &self.segments.load()) => {}
+                Err(Error::Corrupt(_)) if !Arc::ptr_eq(&segments, &self.settled_segments()) => {}
                 looked => return looked,
             }
         }
+    }
+
+    /// The list of segments, once it tells which files there are: for who has met another file than it said.
+    pub(crate) fn settled_segments(&self) -> Arc<SegmentList> {
+        while self.is_exchanging.load(Ordering::SeqCst) {
+            thread::yield_now();
+        }
+        self.segments.load_full()
+    }
+
+    /// Begins to put a file in the place of another, and ends when what is returned is dropped: by then the list has to tell.
+    pub(crate) fn begin_exchange(&self) -> Exchange<'_> {
+        self.is_exchanging.store(true, Ordering::SeqCst);
+        Exchange(&self.is_exchanging)
     }
 
     pub(crate) fn segment_context(&self, end: Offset) -> SegmentContext<'_> {

@@ -542,6 +542,7 @@ impl Log {
 
     /// Removes every record from `offset` on, durably, and raises the epoch, so that positions beyond it are noticed.
     ///
+    /// What compaction has removed stays removed, also where the records that superseded it are cut off.
     /// Receipts of removed records that nobody has waited for complete with [`Error::Truncated`].
     ///
     /// # Errors

@@ -108,9 +108,15 @@ impl OpenFiles {
             let Some(oldest) = self.holders().pop_front() else { return false };
             let Some(holder) = oldest.upgrade() else { return true };
             let usage = holder.usage();
-            if !usage.was_used.swap(false, Ordering::Relaxed) && holder.let_go() {
+            if !usage.was_used.swap(false, Ordering::Relaxed) {
+                // Before its files are closed: whoever opens one again from here on lists it again.
                 usage.is_listed.store(false, Ordering::SeqCst);
-                return true;
+                if holder.let_go() {
+                    return true;
+                }
+                if usage.is_listed.swap(true, Ordering::SeqCst) {
+                    continue;
+                }
             }
             self.holders().push_back(oldest);
         }
@@ -175,5 +181,52 @@ pub(crate) trait AsError {
 impl AsError for Error {
     fn is_out_of_files(&self) -> bool {
         Error::is_out_of_files(self)
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    /// A file that another thread opens again at the moment at which it is closed.
+    struct Reopened {
+        files: Arc<OpenFiles>,
+        usage: Usage,
+        me: Weak<Reopened>,
+        closed: std::sync::atomic::AtomicU32,
+    }
+
+    impl Holder for Reopened {
+        fn usage(&self) -> &Usage {
+            &self.usage
+        }
+
+        fn let_go(&self) -> bool {
+            if self.closed.fetch_add(1, std::sync::atomic::Ordering::SeqCst) == 0 {
+                let me: Weak<Reopened> = Weak::clone(&self.me);
+                self.files.list(me, &self.usage);
+            }
+            true
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_opened_again_while_it_is_closed_is_counted() {
+        // It was taken for listed still, and stayed open for ever.
+        let files = Arc::new(OpenFiles::at_most(10));
+        let holder = Arc::new_cyclic(|me| Reopened {
+            files: Arc::clone(&files),
+            usage: Usage::default(),
+            me: Weak::clone(me),
+            closed: std::sync::atomic::AtomicU32::new(0),
+        });
+        let weak: Weak<Reopened> = Arc::downgrade(&holder);
+        files.list(weak, &holder.usage);
+        holder.usage.was_used.store(false, Ordering::SeqCst);
+        assert!(files.close_one());
+        assert_eq!(files.count(), 1, "it is open");
+        files.close_unused();
+        assert_eq!(files.count(), 0);
+        assert_eq!(holder.closed.load(std::sync::atomic::Ordering::SeqCst), 2);
     }
 }

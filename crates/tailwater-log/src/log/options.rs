@@ -230,6 +230,7 @@ impl Inner {
             files: FileBudget::new(options.open_files),
             usage: Usage::default(),
             me: Weak::new(),
+            is_exchanging: AtomicBool::new(false),
             compaction: Compaction::default(),
             attachment: attachment.map(Mutex::new),
         }

@@ -94,6 +94,7 @@ impl Inner {
             new.sync()
         };
         filled().map_err(|error| new.discard(&self.storage, error))?;
+        let _exchange = self.begin_exchange();
         // From the rename on either history may be found after a power cut; only the sync of the directory decides.
         let published = new
             .publish(&self.storage, &self.directory, base)

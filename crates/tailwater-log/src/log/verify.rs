@@ -73,7 +73,7 @@ impl Inner {
             self.refresh()?;
         }
         let end = self.ends.durable();
-        let segments = self.segments.load_full();
+        let segments = self.settled_segments();
         Ok((end.min(self.ends.durable()), segments))
     }
 

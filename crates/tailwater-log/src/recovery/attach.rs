@@ -14,6 +14,9 @@ use crate::{Error, FilePosition, LogEpoch, Offset, OffsetRange, Result};
 
 /// How often a listing is repeated when files vanish between it and their opening.
 const MAX_TRIES: u32 = 20;
+/// How often it is repeated when records that are recorded as durable are not in the files that were listed. Where they are
+/// damaged, they are missing every time.
+const MAX_SHORT_TRIES: u32 = 5;
 
 /// What an attached reader remembers between two looks.
 #[derive(Debug, Default)]
@@ -74,6 +77,11 @@ impl Attachment {
                     self.point = None;
                 }
                 Err(error) if tries < MAX_TRIES && error.is_not_found() => {
+                    self.segments.clear();
+                    self.point = None;
+                }
+                // The checkpoint was read after the files were listed: it may tell of one that was made in between.
+                Ok((_, facts)) if tries < MAX_SHORT_TRIES && facts.scan.end.offset < facts.durable_mark => {
                     self.segments.clear();
                     self.point = None;
                 }

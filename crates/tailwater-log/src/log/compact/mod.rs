@@ -317,6 +317,14 @@ impl Inner {
                 break;
             }
             report.passes += 1;
+            for source in &sources[..plan.segment_count] {
+                let file = source.segment.path();
+                if let Some(error) = source.error.clone()
+                    && report.left_alone.iter().all(|left| left.file != file)
+                {
+                    report.left_alone.push(LeftAlone { file: file.to_owned(), error });
+                }
+            }
             let Plan { segment_count, most_keys, .. } = plan;
             let sources = &sources[..segment_count];
             let mut pass = Pass::new(self, &config, sources, most_keys, limits.held, pace, report);
@@ -366,12 +374,14 @@ impl Inner {
             if end > sealed_end && !is_planted(Mistake::CompactionTrustsUnsynced) {
                 break;
             }
-            sources.push(Source { segment: Arc::clone(segment), facts: self.facts_of(segment, end)? });
+            let (facts, error) = self.facts_of(segment, end)?;
+            sources.push(Source { segment: Arc::clone(segment), facts, error });
         }
         Ok(sources)
     }
 
-    fn facts_of(&self, segment: &Segment, end: Offset) -> Result<SegmentFacts> {
+    /// What is known of a segment, or why it is to be left alone.
+    fn facts_of(&self, segment: &Segment, end: Offset) -> Result<(SegmentFacts, Option<Error>)> {
         let context = self.segment_context(end);
         let mut facts = SegmentFacts {
             base: segment.base,
@@ -398,10 +408,12 @@ impl Inner {
         });
         match looked {
             // Whoever reads it is told; here it only is in nobody's way.
-            Err(Error::Corrupt(_) | Error::Unsupported { .. }) => facts.is_left_alone = true,
-            looked => looked?,
+            Err(error @ (Error::Corrupt(_) | Error::Unsupported { .. })) => {
+                facts.is_left_alone = true;
+                Ok((facts, Some(error)))
+            }
+            looked => looked.map(|()| (facts, None)),
         }
-        Ok(facts)
     }
 
     /// Whether [`Inner::compact`] with `only_if_due` would do anything.
@@ -428,7 +440,7 @@ impl Inner {
                     stats.dirty_bytes += segment.data_end().map_or(0, |end| end.get());
                     continue;
                 }
-                facts.push(self.facts_of(segment, end)?);
+                facts.push(self.facts_of(segment, end)?.0);
                 if facts.last().is_some_and(SegmentFacts::is_dirty) {
                     stats.dirty_bytes += segment.length(&context, true)?;
                 }

@@ -33,6 +33,8 @@ const MOST_BYTES: u64 = MAX_SEGMENT_BYTES as u64 + MAX_BATCH_BYTES as u64;
 pub(super) struct Source {
     pub(super) segment: Arc<Segment>,
     pub(super) facts: SegmentFacts,
+    /// Why it is left alone, if that is known.
+    pub(super) error: Option<Error>,
 }
 
 /// How the reading of a segment ended.
@@ -73,7 +75,7 @@ pub(super) struct Pass<'p> {
     pace: &'p mut dyn FnMut(u64) -> ControlFlow<()>,
     report: &'p mut CompactionReport,
     map: KeyMap,
-    /// Up to here the map knows the last offset of each key in what was dirty.
+    /// Up to here the map knows every key of what was dirty; of those that it knows it has the last offset of all.
     map_end: Offset,
     /// Whether all records below what is looked at could be looked at.
     is_complete: bool,
@@ -107,14 +109,14 @@ impl<'p> Pass<'p> {
         // One that is small and needs nothing, to be joined with the next.
         let mut waiting: Option<usize> = None;
         let mut index = 0;
-        while let Some(source) = self.sources.get(index).filter(|source| source.facts.base < self.map_end) {
+        while let Some(source) = self.sources.get(index) {
             let waited = waiting.take();
             if source.segment.is_left_alone() || source.facts.is_left_alone {
                 self.is_complete = false;
                 index += 1;
                 continue;
             }
-            let has_changes = source.facts.is_dirty() || self.has_changes(index)?;
+            let has_changes = self.becomes_clean(index) || self.has_changes(index)?;
             if !has_changes && (!self.is_small(index) || waited.is_none()) {
                 waiting = Some(index).filter(|_| self.is_small(index));
                 index += 1;
@@ -136,15 +138,15 @@ impl<'p> Pass<'p> {
         Ok(is_whole)
     }
 
-    /// Finds out the last offset of each key in what is dirty, as far as there is room. False if there was not.
+    /// Finds out the last offset of each key in what is dirty, of as many keys as there is room for. False if there are more.
     fn read_keys(&mut self) -> Halted<bool> {
-        let sources = self.sources;
+        let (sources, mut is_whole) = (self.sources, true);
         for (index, source) in sources.iter().enumerate() {
             if !source.facts.is_dirty() {
                 continue;
             }
             let from = source.facts.cleaned_end;
-            let read = self.read(index, |pass, header, body| {
+            self.read(index, |pass, header, body| {
                 if header.next_offset() <= from {
                     return Ok(());
                 }
@@ -154,22 +156,28 @@ impl<'p> Pass<'p> {
                     let offset = offset_of(header, &record);
                     let Some(key) = record.key().filter(|_| offset >= from) else { continue };
                     let hash = pass.map.hash(key);
-                    if !pass.map.insert(hash, offset) {
+                    // From the first key on that finds no room, it goes on for those that have some.
+                    if !pass.map.insert(hash, offset) && is_whole {
+                        is_whole = false;
                         pass.map_end = offset;
-                        return Err(End::Enough);
                     }
                 }
                 Ok(())
             })?;
-            if matches!(read, Read::Enough) {
-                tracing::debug!(keys = self.map.count(), "the keys of a log do not fit into one pass");
-                return Ok(false);
-            }
         }
-        Ok(true)
+        if !is_whole {
+            tracing::debug!(keys = self.map.count(), "the keys of a log do not fit into one pass");
+        }
+        Ok(is_whole)
     }
 
-    /// Whether anything of a segment that was cleaned has to go.
+    /// Whether a segment is dirty and will be less so after this pass.
+    fn becomes_clean(&self, index: usize) -> bool {
+        let facts = &self.sources[index].facts;
+        facts.is_dirty() && facts.cleaned_end < self.map_end
+    }
+
+    /// Whether anything of a segment has to go.
     fn has_changes(&mut self, index: usize) -> Halted<bool> {
         let horizon = self.sources[index].facts.next_horizon;
         let now = self.log.now();
@@ -238,7 +246,7 @@ impl<'p> Pass<'p> {
             }
             let start = output.size_bytes();
             let mut copied = Copied::default();
-            let Source { segment, facts } = &self.sources[next];
+            let Source { segment, facts, .. } = &self.sources[next];
             // Held from here on, so that it is this file that is read and replaced.
             let opened = segment.open(&self.log.segment_context(facts.end));
             let (read, opened) = match opened {
@@ -262,24 +270,25 @@ impl<'p> Pass<'p> {
             group.inputs.push((Arc::clone(segment), opened));
             next += 1;
         }
-        group.cleaned_end = group.end.min(self.map_end);
+        let is_dirty =
+            self.sources[first..first + group.inputs.len()].iter().any(|source| source.facts.is_dirty());
+        group.cleaned_end = if is_dirty { group.end.min(self.map_end).max(base) } else { group.end };
         group.finish(new, output.finish()?)?;
         Ok(Some((group, next)))
     }
 
     /// Whether a segment may go into a file that begins at `base` and has so many bytes.
     fn may_join(&mut self, index: usize, base: Offset, size_bytes: u64) -> Halted<bool> {
-        let Source { segment, facts } = &self.sources[index];
+        let Source { segment, facts, .. } = &self.sources[index];
         let span = facts.end.since(base);
-        if facts.base >= self.map_end
-            || facts.is_left_alone
+        if facts.is_left_alone
             || segment.is_left_alone()
             || span > u64::from(u32::MAX)
             || size_bytes + self.likely_size(index) > self.most_size()
         {
             return Ok(false);
         }
-        Ok(facts.is_dirty() || self.is_small(index) || self.has_changes(index)?)
+        Ok(self.becomes_clean(index) || self.is_small(index) || self.has_changes(index)?)
     }
 
     /// Copies what stays of a segment. It is enough, if it need not fit, when it does not.
@@ -326,7 +335,7 @@ impl<'p> Pass<'p> {
         mut each: impl FnMut(&mut Self, &BatchHeader, &[u8]) -> Result<(), End>,
     ) -> Halted<Read> {
         let sources = self.sources;
-        let Source { segment, facts } = &sources[index];
+        let Source { segment, facts, .. } = &sources[index];
         let opened = segment.open(&self.log.segment_context(facts.end));
         let opened = opened.and_then(|opened| opened.file.length().map(|length| (opened, length)));
         let (opened, length) = match opened {
@@ -372,7 +381,7 @@ impl<'p> Pass<'p> {
         if error.is_out_of_files() {
             return Err(error.into());
         }
-        if matches!(error, Error::Corrupt(_)) && !self.log.segments.load().contains(segment) {
+        if matches!(error, Error::Corrupt(_)) && !self.log.settled_segments().contains(segment) {
             // Its file was removed, or replaced, by what came between.
             return Err(Halt::Overtaken);
         }

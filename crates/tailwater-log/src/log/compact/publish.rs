@@ -95,7 +95,6 @@ impl Inner {
         } else {
             self.writer()?.take().is_compacting = false;
         }
-        self.listeners.notify_all();
         Ok(())
     }
 
@@ -114,10 +113,12 @@ impl Inner {
         let replaced = self.segments.load().replace(&inputs, group.end, segment);
         let replaced = replaced.ok_or(Halt::Overtaken)?;
         writer.set_dirty(self)?;
+        let exchange = self.begin_exchange();
         new.publish(&self.storage, &self.directory, base)?;
         writer.is_compacting = true;
         writer.generation = writer.generation.wrapping_add(1);
         self.segments.store(Arc::new(replaced));
+        drop(exchange);
         self.correct_space(writer);
         // Tells those who are attached. No power cut makes it wrong: it only says that files are to be opened anew.
         Ok(writer.advance_checkpoint(self)?)

@@ -1,125 +1,15 @@
-//! Compaction, rule by rule (K1 to K8), and against a model of any sequence of calls.
+//! The rules of compaction, each by its name, and what happens around it.
 
-#![allow(clippy::unwrap_used, clippy::cast_possible_truncation, missing_docs)]
-
-use std::collections::BTreeMap;
 use std::ops::ControlFlow;
-use std::path::Path;
 use std::sync::Arc;
 
-use proptest::prelude::*;
-use tailwater_log::storage::{OpenMode, SimDisk, Storage};
+use tailwater_log::storage::{OpenMode, Storage};
 use tailwater_log::{
-    CleanupPolicy, CompactionLimits, CompactionOutcome, CompactionReport, Durability, Error, FetchIsolation,
-    FetchLimits, FilePosition, InvalidBatch, Log, LogConfig, LogOptions, ManualClock, NewRecord, Offset,
-    OpaqueBatch, PartitionId, PartitionIdentity, RecoveryOutcome, Timestamp, TopicId, WhenFull,
+    CleanupPolicy, CompactionLimits, CompactionOutcome, Durability, Error, FetchIsolation, FetchLimits,
+    FilePosition, InvalidBatch, Log, NewRecord, Offset, OpaqueBatch, RecoveryOutcome, Timestamp, WhenFull,
 };
 
-const DELETE_RETENTION_MS: u64 = 1_000;
-
-/// A record as a reader sees it: offset, key, value, create time, append time.
-type Seen = (u64, Vec<u8>, Option<Vec<u8>>, i64, i64);
-
-struct Fixture {
-    disk: SimDisk,
-    clock: Arc<ManualClock>,
-    config: LogConfig,
-    log: Log,
-}
-
-impl Fixture {
-    fn new(change: impl FnOnce(&mut LogConfig)) -> Self {
-        let disk = SimDisk::new(1);
-        let clock = Arc::new(ManualClock::new(Timestamp::from_millis(10_000)));
-        let mut config = LogConfig::default();
-        config.segment_bytes = 4096;
-        config.staging_bytes = 4096;
-        config.cleanup_policy = CleanupPolicy::Compact;
-        config.delete_retention_ms = DELETE_RETENTION_MS;
-        change(&mut config);
-        let storage: Arc<dyn Storage> = Arc::new(disk.clone());
-        let log = Log::create(storage, "/log".as_ref(), options(&config, &clock)).unwrap();
-        Self { disk, clock, config, log }
-    }
-
-    fn options(&self) -> LogOptions {
-        options(&self.config, &self.clock)
-    }
-
-    fn put(&self, key: &str, value: Option<&str>) -> u64 {
-        let record =
-            NewRecord { key: Some(key.as_bytes()), value: value.map(str::as_bytes), ..NewRecord::default() };
-        let receipt = self.log.append(&[record], None, WhenFull::Wait).unwrap();
-        receipt.wait().unwrap().offsets.start.get()
-    }
-
-    /// Has everything appended so far in sealed segments.
-    fn seal(&self) {
-        self.log.roll().unwrap();
-        self.log.sync().unwrap();
-    }
-
-    fn compact(&self) -> CompactionReport {
-        self.compact_below(Offset::MAX)
-    }
-
-    fn compact_below(&self, held: Offset) -> CompactionReport {
-        let mut limits = CompactionLimits::default();
-        limits.held = held;
-        self.log.compact(&limits, &mut |_| ControlFlow::Continue(())).unwrap()
-    }
-
-    fn read(&self) -> Vec<Seen> {
-        read_all(&self.log)
-    }
-
-    /// What a reader from the start finds, without times.
-    fn content(&self) -> Vec<(u64, String, Option<String>)> {
-        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-        self.read().into_iter().map(|seen| (seen.0, text(seen.1), seen.2.map(text))).collect()
-    }
-
-    fn files(&self) -> Vec<String> {
-        let mut names: Vec<_> = self
-            .disk
-            .list_directory(Path::new("/log"))
-            .unwrap()
-            .into_iter()
-            .map(|entry| entry.name.into_string().unwrap())
-            .filter(|name| name.ends_with(".log") || name.ends_with(".tmp"))
-            .collect();
-        names.sort_unstable();
-        names
-    }
-}
-
-fn options(config: &LogConfig, clock: &Arc<ManualClock>) -> LogOptions {
-    let identity = PartitionIdentity { topic_id: TopicId::from_bytes([6; 16]), partition: PartitionId::ZERO };
-    LogOptions { config: config.clone(), clock: clock.clone(), ..LogOptions::new(identity) }
-}
-
-/// Reads from the log start to the end, in small steps; every step has to get on.
-fn read_all(log: &Log) -> Vec<Seen> {
-    let limits = FetchLimits { max_records: 3, max_bytes: 500 };
-    let (mut from, mut hint, mut all) = (log.log_start_offset(), None, Vec::new());
-    let end = log.visible_end(FetchIsolation::Visible);
-    while from < end {
-        let fetched = log.fetch(from, limits, FetchIsolation::Visible, hint).unwrap();
-        all.extend(fetched.iter().map(|record| {
-            (
-                record.offset().get(),
-                record.key().unwrap_or_default().to_vec(),
-                record.value().map(<[u8]>::to_vec),
-                record.created_at().as_millis(),
-                record.appended_at().as_millis(),
-            )
-        }));
-        assert!(fetched.next_offset() > from, "a fetch at {from} does not get on");
-        (from, hint) = (fetched.next_offset(), fetched.hint());
-    }
-    assert_eq!(from, end);
-    all
-}
+use crate::fixture::{DELETE_RETENTION_MS, Fixture, read_all};
 
 fn put_some(fixture: &Fixture, records: &[(&str, Option<&str>)]) {
     for (key, value) in records {
@@ -202,16 +92,17 @@ fn k2_k3_order_offsets_and_times_never_change_and_no_offset_is_given_out_again()
 #[test]
 fn k4_the_final_value_of_each_key_is_there_for_who_reads_from_the_start() {
     let fixture = Fixture::new(|config| config.compaction_map_bytes = 1024);
-    for n in 0..400u32 {
+    for n in 0..4_000u32 {
         fixture.put(&format!("key {}", n % 130), Some(&n.to_string()));
     }
     fixture.seal();
     let report = fixture.compact();
-    assert!(report.passes > 2, "more keys than fit into the map: {report:?}");
+    // Each time as many keys as fit, however often they recur.
+    assert!((4..=8).contains(&report.passes), "{report:?}");
     let content = fixture.content();
     assert_eq!(content.len(), 130);
     assert!(content.iter().all(|(offset, key, value)| {
-        *offset >= 270 && *key == format!("key {}", offset % 130) && *value == Some(offset.to_string())
+        *offset >= 3_870 && *key == format!("key {}", offset % 130) && *value == Some(offset.to_string())
     }));
 }
 
@@ -384,6 +275,28 @@ fn a_damaged_segment_is_left_alone_and_reported_and_appends_go_on() {
         })
         .collect();
     assert_eq!(found, [14, 16, 14, 16, 16], "nothing of the segments behind the damage is there twice");
+}
+
+#[test]
+fn a_segment_whose_header_is_damaged_is_left_alone_and_reported() {
+    let mut fixture = Fixture::new(|_| {});
+    let mut damaged = None;
+    for _ in 0..3 {
+        put_some(&fixture, &[("a", Some("1")), ("a", Some("2"))]);
+        damaged.get_or_insert(fixture.log.directory().join(fixture.files().last().unwrap()));
+        fixture.seal();
+    }
+    fixture.log.close().unwrap();
+    let file = fixture.disk.open_file(damaged.as_deref().unwrap(), OpenMode::ReadWrite).unwrap();
+    for copy in [0, 512] {
+        file.write_all_at(&[0xee; 9], FilePosition::new(copy + 30)).unwrap();
+    }
+    let storage: Arc<dyn Storage> = Arc::new(fixture.disk.clone());
+    fixture.log = Log::open(storage, "/log".as_ref(), fixture.options()).unwrap();
+    let report = fixture.compact();
+    assert_eq!((report.left_alone.len(), report.records_removed), (1, 3));
+    assert_eq!(Some(&report.left_alone[0].file), damaged.as_ref());
+    assert_eq!(fixture.put("a", Some("after")), 6);
 }
 
 #[test]
@@ -675,229 +588,5 @@ fn what_a_truncation_or_a_deletion_has_changed_is_not_replaced() {
         let end = expected.last().unwrap() + 1;
         let offsets: Vec<_> = fixture.read().iter().map(|seen| seen.0).collect();
         assert_eq!(offsets, (end - 4..end).collect::<Vec<_>>());
-    }
-}
-
-#[derive(Clone, Debug)]
-enum Step {
-    /// Keys and values of one batch; no value is a tombstone.
-    Append(Vec<(u8, Option<u16>)>, bool),
-    Seal,
-    Advance(u16),
-    Compact {
-        held: Option<u8>,
-        stop_after: Option<u8>,
-    },
-    Truncate(u8),
-    DeleteBefore(u8),
-    Reopen,
-    Crash,
-}
-
-fn step() -> impl Strategy<Value = Step> {
-    let record = (0..12u8, proptest::option::weighted(0.75, 0..900u16));
-    prop_oneof![
-        6 => (proptest::collection::vec(record, 1..6), any::<bool>()).prop_map(|(records, alone)| Step::Append(records, alone)),
-        3 => Just(Step::Seal),
-        2 => (0..2_000u16).prop_map(Step::Advance),
-        4 => (proptest::option::of(any::<u8>()), proptest::option::weighted(0.2, 0..4u8))
-            .prop_map(|(held, stop_after)| Step::Compact { held, stop_after }),
-        1 => any::<u8>().prop_map(Step::Truncate),
-        1 => any::<u8>().prop_map(Step::DeleteBefore),
-        1 => Just(Step::Reopen),
-        1 => Just(Step::Crash),
-    ]
-}
-
-#[derive(Clone, Debug)]
-struct ModelRecord {
-    seen: Seen,
-    /// A compaction may have removed it, in favour of a later one.
-    may_be_superseded: bool,
-    /// When a compaction first kept it as a tombstone.
-    kept_at: Option<i64>,
-    /// It is a tombstone that a compaction may have removed.
-    may_be_deleted: bool,
-}
-
-/// What was appended, at its offset, and what compaction may have removed of it.
-#[derive(Clone, Debug, Default)]
-struct Model {
-    records: Vec<ModelRecord>,
-    start: usize,
-}
-
-impl Model {
-    /// Notes that a compaction begins that may see everything below `end`.
-    fn begin_compaction(&mut self, end: usize, now: i64, held: u64, lag_ms: i64) {
-        let mut last = BTreeMap::new();
-        for (offset, record) in self.records[..end].iter_mut().enumerate().rev() {
-            if now - record.seen.4 < lag_ms {
-                continue;
-            }
-            let key = record.seen.1.clone();
-            let is_last = *last.entry(key).or_insert(offset) == offset;
-            record.may_be_superseded |= !is_last;
-            if record.seen.2.is_none() && is_last {
-                let is_over = record.kept_at.is_some_and(|kept| now - kept >= DELETE_RETENTION_MS as i64);
-                record.may_be_deleted |= is_over && (offset as u64) < held;
-                record.kept_at.get_or_insert(now);
-            }
-        }
-    }
-
-    /// Compares what is found with what was appended.
-    fn check(&self, found: &[Seen]) -> Result<(), TestCaseError> {
-        let mut found = found.iter().peekable();
-        for record in &self.records[self.start..] {
-            if found.peek().is_some_and(|seen| seen.0 == record.seen.0) {
-                // K2, K3: as it was appended.
-                prop_assert_eq!(found.next(), Some(&record.seen));
-            } else {
-                // K1, K4 to K7: it is gone only if it may be.
-                prop_assert!(record.may_be_superseded || record.may_be_deleted, "{:?} is missing", record);
-            }
-        }
-        prop_assert_eq!(found.next(), None, "nothing else is there");
-        Ok(())
-    }
-
-    /// Below `cleaned` each key is there once at most.
-    fn check_cleaned(found: &[Seen], cleaned: u64) -> Result<(), TestCaseError> {
-        let mut keys = BTreeMap::new();
-        for seen in found.iter().filter(|seen| seen.0 < cleaned) {
-            let other = keys.insert(seen.1.clone(), seen.0);
-            prop_assert!(other.is_none(), "{:?} is at {:?} and {}, below {}", seen.1, other, seen.0, cleaned);
-        }
-        Ok(())
-    }
-}
-
-fn run_model(steps: &[Step], lag_ms: u64, map_bytes: u32) -> Result<(), TestCaseError> {
-    let mut fixture = Fixture::new(|config| {
-        config.min_compaction_lag_ms = lag_ms;
-        config.compaction_map_bytes = map_bytes;
-    });
-    let mut model = Model::default();
-    for step in steps {
-        fixture.clock.advance_ms(1);
-        let now = tailwater_log::Clock::now(&*fixture.clock).as_millis();
-        match step {
-            Step::Append(records, alone) => {
-                let values: Vec<_> = records
-                    .iter()
-                    .map(|(key, size)| {
-                        let number = model.records.len();
-                        let value =
-                            size.map(|size| format!("{number} {}", "v".repeat(size.into())).into_bytes());
-                        (format!("key {key}").into_bytes(), value)
-                    })
-                    .collect();
-                let created = |n: usize| Timestamp::from_millis(now - 500 + 333 * n as i64);
-                let new: Vec<_> = values
-                    .iter()
-                    .enumerate()
-                    .map(|(n, (key, value))| NewRecord {
-                        key: Some(key),
-                        value: value.as_deref(),
-                        created_at: Some(created(n)),
-                        ..NewRecord::default()
-                    })
-                    .collect();
-                for chunk in new.chunks(if *alone { 1 } else { new.len() }) {
-                    let staged =
-                        fixture.log.append(chunk, Some(Durability::Buffered), WhenFull::Wait).unwrap();
-                    staged.wait().unwrap();
-                }
-                fixture.log.sync().unwrap();
-                for (n, (key, value)) in values.into_iter().enumerate() {
-                    let seen = (model.records.len() as u64, key, value, created(n).as_millis(), now);
-                    let record =
-                        ModelRecord { seen, may_be_superseded: false, kept_at: None, may_be_deleted: false };
-                    model.records.push(record);
-                }
-            }
-            Step::Seal => fixture.seal(),
-            Step::Advance(ms) => fixture.clock.advance_ms((*ms).into()),
-            Step::Compact { held, stop_after } => {
-                let end = model.records.len();
-                let held = held.map_or(u64::MAX >> 1, |held| u64::from(held) % (end as u64 + 1));
-                model.begin_compaction(end, now, held, lag_ms as i64);
-                let mut limits = CompactionLimits::default();
-                limits.held = Offset::new(held);
-                let mut left = stop_after.map(i32::from);
-                let report = fixture.log.compact(&limits, &mut |_| match &mut left {
-                    Some(0) => ControlFlow::Break(()),
-                    Some(left) => {
-                        *left -= 1;
-                        ControlFlow::Continue(())
-                    }
-                    None => ControlFlow::Continue(()),
-                });
-                let report = report.unwrap();
-                prop_assert!(report.left_alone.is_empty());
-                if matches!(report.outcome, CompactionOutcome::Done | CompactionOutcome::Nothing) {
-                    Model::check_cleaned(&fixture.read(), report.cleaned_end.get())?;
-                }
-            }
-            Step::Truncate(at) => {
-                let span = model.records.len() - model.start;
-                let to = model.start + usize::from(*at) % (span + 1);
-                fixture.log.truncate_to(Offset::new(to as u64)).unwrap();
-                model.records.truncate(to);
-            }
-            Step::DeleteBefore(at) => {
-                let span = model.records.len() - model.start;
-                model.start += usize::from(*at) % (span / 3 + 1);
-                fixture.log.delete_records_before(Offset::new(model.start as u64)).unwrap();
-            }
-            Step::Reopen | Step::Crash => {
-                let is_crash = matches!(step, Step::Crash);
-                let (disk, options) = (fixture.disk.clone(), fixture.options());
-                if !is_crash {
-                    fixture.log.close().unwrap();
-                }
-                fixture.disk = if is_crash { disk.crash(|_, _| false) } else { disk };
-                let storage: Arc<dyn Storage> = Arc::new(fixture.disk.clone());
-                fixture.log = Log::open(storage, "/log".as_ref(), options).unwrap();
-            }
-        }
-        let found = fixture.read();
-        prop_assert_eq!(fixture.log.log_end_offset().get() as usize, model.records.len());
-        model.check(&found)?;
-        // From any offset a reader comes to the same records.
-        for from in (model.start..model.records.len()).step_by(5) {
-            let limits = FetchLimits { max_records: 1, max_bytes: 1 };
-            let from = Offset::new(from as u64);
-            let fetched = fixture.log.fetch(from, limits, FetchIsolation::Visible, None).unwrap();
-            let next = found.iter().find(|seen| seen.0 >= from.get()).map(|seen| seen.0);
-            prop_assert_eq!(fetched.iter().next().map(|record| record.offset().get()), next);
-        }
-        // Where a time is asked for, no record that was appended since is missed.
-        for seen in found.iter().step_by(7) {
-            let offset = fixture.log.offset_for_time(Timestamp::from_millis(seen.4)).unwrap();
-            prop_assert!(
-                offset.is_some_and(|offset| offset.get() <= seen.0),
-                "{:?} for {:?}",
-                offset,
-                seen.0
-            );
-        }
-    }
-    let report = fixture.log.verify(&mut |_| {}).unwrap();
-    prop_assert!(report.damage.is_empty(), "{:?}", report.damage);
-    Ok(())
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 1_500, ..ProptestConfig::default() })]
-
-    #[test]
-    fn any_sequence_of_calls_keeps_what_has_to_be_kept(
-        steps in proptest::collection::vec(step(), 1..40),
-        lag_ms in prop_oneof![Just(0u64), Just(1_500)],
-        map_bytes in prop_oneof![Just(1024u32), Just(1 << 20)],
-    ) {
-        run_model(&steps, lag_ms, map_bytes)?;
     }
 }
