@@ -303,16 +303,15 @@ pub use retention::{Hold, Holder, OnFull, TopicFull};
 pub use tailwater_groups::coordinator::assignor::Assignor;
 pub use tailwater_groups::{GroupKind, GroupLifetime};
 pub use tailwater_log::error::{
-    CompressionFault, Corruption, CorruptionKind, InvalidBatch, InvalidConfig, IoOperation, Locked, LogFull, SpaceScope,
-    UnsupportedFeature,
+    CompressionFault, Corruption, CorruptionKind, InvalidBatch, InvalidConfig, IoOperation, Locked, LogFull,
+    SpaceScope, UnsupportedFeature,
 };
 pub use tailwater_log::format::Header;
 pub use tailwater_log::ttl::TTL_HEADER;
 pub use tailwater_log::{
     CleanupPolicy, Clock, Compression, Durability, FetchIsolation, LogEpoch, LogStats, ManualClock, Offset,
     OffsetRange, PartitionId, PartitionIdentity, ReadMode, RecoveryOutcome, RecoveryReport, RemovalStats,
-    RepairReport, SyncTimes,
-    SystemClock, Timestamp, TopicId, VerifyReport, storage,
+    RepairReport, SyncTimes, SystemClock, Timestamp, TopicId, VerifyReport, storage,
 };
 pub use topic_config::TopicConfig;
 pub use topic_partition::{ParseTopicPartitionError, TopicPartition};

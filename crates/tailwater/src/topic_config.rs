@@ -539,7 +539,9 @@ fn current(settings: &mut Settings, setting: &Setting) -> Value {
         Kind::ByteLimit(field) | Kind::AgeLimit(field) => field(config).map_or(Value::None, Value::Number),
         Kind::Hold => Value::Hold(settings.retention.hold.clone()),
         Kind::OnFull => Value::OnFull(settings.retention.on_full),
-        Kind::Bytes(field) | Kind::Level(field) | Kind::Percent(field) => Value::Number((*field(config)).into()),
+        Kind::Bytes(field) | Kind::Level(field) | Kind::Percent(field) => {
+            Value::Number((*field(config)).into())
+        }
         Kind::Compression => Value::Compression(config.compression),
         Kind::CleanupPolicy => Value::CleanupPolicy(config.cleanup_policy),
         Kind::LongBytes(field) | Kind::Milliseconds(field) => Value::Number(*field(config)),

@@ -247,7 +247,13 @@ mod tests {
     }
 
     fn cleaner(map: &KeyMap, now: i64, held: u64) -> Cleaner<'_> {
-        Cleaner { map, now: Timestamp::from_millis(now), held: Offset::new(held) }
+        Cleaner {
+            map,
+            now: Timestamp::from_millis(now),
+            held: Offset::new(held),
+            is_complete: true,
+            zstd_level: 3,
+        }
     }
 
     fn read(header: &BatchHeader, body: &[u8]) -> Vec<(u64, String, Option<String>, i64)> {

@@ -13,7 +13,7 @@ use crate::format::{
 use crate::mistakes::{Mistake, is_planted};
 use crate::segment::{BatchFault, BatchWalk, OpenSegment, Segment, SegmentList};
 use crate::storage::FileSlice;
-use crate::{Error, FilePosition, LogEpoch, Offset, OffsetRange, Result, Timestamp};
+use crate::{FilePosition, LogEpoch, Offset, OffsetRange, Result, Timestamp};
 
 /// What one fetch read. Owned: it keeps the bytes it refers to alive, also when their segment is removed.
 #[derive(Clone, Debug, Default)]

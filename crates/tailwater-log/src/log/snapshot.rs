@@ -121,6 +121,7 @@ impl LogSnapshot {
             scan_offset: point.offset,
             latest_append_time: Timestamp::from_millis(i64::MIN),
             segment_names_crc: 0,
+            generation: 0,
         };
         Ok(Self::new(log, checkpoint, segments.iter().cloned().collect()))
     }

@@ -261,7 +261,7 @@ pub(super) fn look_into(header: &BatchHeader, body: &[u8]) -> Option<Result<(), 
         return Some(Ok(()));
     }
     let checked = RecordIter::new(header, &body).check();
-    Some(checked.map_err(|malformed| CorruptionKind::MalformedRecord { index: malformed.index }))
+    Some(checked.map(drop).map_err(|malformed| CorruptionKind::MalformedRecord { index: malformed.index }))
 }
 
 #[cfg(test)]

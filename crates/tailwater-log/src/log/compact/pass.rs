@@ -12,14 +12,14 @@ use super::{CompactionReport, Halt, Halted, LeftAlone, horizon};
 use crate::compaction::{
     Cleaner, Content, KeyMap, Outcome, Output, SegmentFacts, content, offset_of, records,
 };
-use crate::error::{CorruptionKind, UnsupportedFeature};
+use crate::error::CorruptionKind;
 use crate::format::{self, BatchHeader, HeaderFault, MalformedRecord, SEGMENT_DATA_START};
 use crate::limits::{MAX_BATCH_BYTES, MAX_SEGMENT_BYTES};
 use crate::log::inner::Inner;
 use crate::log::kind_of;
 use crate::segment::{BatchFault, BatchWalk, NewSegment, Segment, Step};
 use crate::sync::atomic::Ordering;
-use crate::{Error, FilePosition, LogConfig, Offset, OffsetRange};
+use crate::{Error, FilePosition, LogConfig, Offset, OffsetRange, Timestamp};
 
 /// The temporary name of the segment that is written.
 const COMPACTED_SEGMENT_NAME: &str = "compaction.tmp";
@@ -171,6 +171,11 @@ impl<'p> Pass<'p> {
         Ok(is_whole)
     }
 
+    fn cleaner(&self, now: Timestamp, held: Offset) -> Cleaner<'_> {
+        let zstd_level = i32::try_from(self.config.compression_zstd_level).unwrap_or(i32::MAX);
+        Cleaner { map: &self.map, now, held, is_complete: self.is_complete, zstd_level }
+    }
+
     /// Whether a segment is dirty and will be less so after this pass.
     fn becomes_clean(&self, index: usize) -> bool {
         let facts = &self.sources[index].facts;
@@ -186,7 +191,7 @@ impl<'p> Pass<'p> {
         }
         let held = self.held;
         let read = self.read(index, |pass, header, body| {
-            let cleaner = Cleaner { map: &pass.map, now, held };
+            let cleaner = pass.cleaner(now, held);
             let cleaned = cleaner.clean(header, body, None, 0).map_err(End::Malformed)?;
             pass.is_complete &= !cleaned.is_closed;
             if cleaned.removed_records > 0 { Err(End::Enough) } else { Ok(()) }
@@ -310,7 +315,7 @@ impl<'p> Pass<'p> {
             let settled = Some(settled_at).filter(|_| is_new && pass.is_complete);
             let before_bytes = output.size_bytes();
             let most_bytes = MOST_BYTES.saturating_sub(before_bytes + left_bytes);
-            let cleaner = Cleaner { map: &pass.map, now, held };
+            let cleaner = pass.cleaner(now, held);
             let cleaned = cleaner.clean(header, body, settled, most_bytes).map_err(End::Malformed)?;
             match &cleaned.outcome {
                 Outcome::Whole => output.add(header, body, cleaned.is_extensible)?,
@@ -447,7 +452,7 @@ impl<'p> Pass<'p> {
 fn why_damaged(segment: &Segment, position: FilePosition, offsets: OffsetRange, step: Step) -> Error {
     let kind = match step {
         Step::Bad { fault: BatchFault::Header(HeaderFault::Unsupported(feature)), .. } => {
-            return unsupported(segment, feature);
+            return segment.unsupported(offsets, feature);
         }
         Step::Bad { fault: BatchFault::Header(fault), .. } => kind_of(&fault),
         Step::Bad { fault: BatchFault::Body { fault: Some(fault), .. }, .. } => {
@@ -460,8 +465,4 @@ fn why_damaged(segment: &Segment, position: FilePosition, offsets: OffsetRange, 
         Step::Bad { .. } | Step::End => CorruptionKind::MissingBatch,
     };
     segment.corrupt_range(position, offsets, kind)
-}
-
-fn unsupported(segment: &Segment, feature: UnsupportedFeature) -> Error {
-    Error::Unsupported { path: segment.path().into(), feature, newest_supported: format::VERSION }
 }
