@@ -1,11 +1,13 @@
 //! What happens behind the callers' backs: syncs that nobody waits for on a thread, and what is due now and then.
 //!
-//! - Two threads: one syncs as soon as it is asked to, again and again while there is more; the other does what is due
-//!   and sleeps until the next thing is. Neither polls.
+//! - Three threads: one syncs as soon as it is asked to, again and again while there is more; one does what is due and
+//!   sleeps until the next thing is; and one compacts, which takes long.
 //! - The threads know the work and not the broker, so a broker can be dropped anywhere, on these threads too.
 //! - Without threads ([`Maintenance::Manual`](crate::Maintenance::Manual)) the application drives the same work.
 //! - A flag of a log is cleared before the log is worked on. Whoever sets it afterwards queues the log again, so nothing
 //!   that was appended is forgotten.
+
+mod clean;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -16,7 +18,8 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use tailwater_groups::GroupStore;
-use tailwater_log::Log;
+
+pub(crate) use clean::wants_cleaning;
 
 use crate::broker::{GroupsPlace, LazyLog};
 use crate::{Error, Result, parallel};
@@ -28,10 +31,6 @@ const MAX_LOOK_MS: u64 = 50;
 const RETRY: Duration = Duration::from_secs(1);
 /// Least time between two looks at a log, so that an interval that has just passed makes no busy loop.
 const MIN_PAUSE: Duration = Duration::from_millis(1);
-/// Least time between two looks at what retention may delete from a log, where nothing makes it due at another time.
-const RETENTION_PAUSE: Duration = Duration::from_secs(1);
-/// Time after which retention that failed is tried again.
-const RETENTION_RETRY: Duration = Duration::from_secs(30);
 /// How many logs are looked at before it is asked again whether to stop.
 const MOST_AT_ONCE: usize = 256;
 
@@ -43,6 +42,10 @@ pub(crate) struct WorkQueues {
     schedule: Mutex<Schedule>,
     schedule_changed: Condvar,
     panics: AtomicU64,
+    compactions: Mutex<CompactionQueue>,
+    compactions_changed: Condvar,
+    /// Most bytes that a compaction reads and writes in a second; 0 for no limit.
+    compaction_bytes_per_second: AtomicU64,
     /// Who holds records against retention. Absent as long as nobody can.
     groups: OnceLock<Weak<GroupsPlace>>,
 }
@@ -74,6 +77,13 @@ impl SyncQueue {
         let is_stopped = self.is_stopped;
         std::mem::replace(self, Self { is_stopped, ..Self::default() })
     }
+}
+
+/// Logs to compact.
+#[derive(Debug, Default)]
+struct CompactionQueue {
+    logs: VecDeque<Arc<LazyLog>>,
+    is_stopped: bool,
 }
 
 /// When each log is to be looked at. A log is in both maps or in neither.
@@ -144,10 +154,9 @@ impl WorkQueues {
         let _ = self.groups.set(Arc::downgrade(groups));
     }
 
-    /// Has retention look at `log`, which need not be open.
-    pub(crate) fn request_retention(&self, log: &Arc<LazyLog>) {
-        log.retention().last_look = None;
-        self.schedule_by(log, Instant::now() + RETENTION_PAUSE);
+    /// Sets how much a compaction may read and write.
+    pub(crate) fn limit_compactions(&self, bytes_per_second: u64) {
+        self.compaction_bytes_per_second.store(bytes_per_second, Ordering::SeqCst);
     }
 
     /// Has `log`, which was appended to, looked at soon.
@@ -231,7 +240,8 @@ impl WorkQueues {
                 if let Some(ms) = report.next_due_ms {
                     self.schedule_in(log, Duration::from_millis(ms));
                 }
-                Ok(did_delete || report.did_work)
+                let did_compact = self.compact_if_due(log, &opened, drive)?;
+                Ok(did_delete || did_compact || report.did_work)
             }
             Err(error) => {
                 tracing::warn!(partition = %log.place(), %error, "maintenance in the background failed");
@@ -248,72 +258,6 @@ impl WorkQueues {
         // A time beyond what the clock can show never comes.
         if let Some(due) = Instant::now().checked_add(pause.max(MIN_PAUSE)) {
             self.schedule_by(log, due);
-        }
-    }
-
-    /// The log, which retention has opened if nobody uses it.
-    fn opened(&self, log: &Arc<LazyLog>) -> Result<Option<Log>> {
-        if let Some(opened) = log.opened() {
-            return Ok(Some(opened));
-        }
-        let Some(groups) = self.groups.get().and_then(Weak::upgrade) else { return Ok(None) };
-        let config = log.topic_config().to_log_config()?;
-        if !config.has_retention() || groups.opener.is_closed() {
-            return Ok(None);
-        }
-        match log.open(&groups.opener, || Ok(config)) {
-            Ok(opened) => Ok(Some(opened)),
-            Err(error) => {
-                // Whoever uses it is told; one that is damaged is not opened again and again.
-                tracing::warn!(partition = %log.place(), %error, "retention cannot open a partition");
-                Err(error)
-            }
-        }
-    }
-
-    /// Lets retention work, if it is time. Returns whether it deleted something.
-    fn retain(&self, log: &Arc<LazyLog>, opened: &Log, drive: Drive) -> Result<bool> {
-        if !opened.config().has_retention() || opened.is_failed() {
-            return Ok(false);
-        }
-        let Some(groups) = self.groups.get().and_then(Weak::upgrade) else { return Ok(false) };
-        let now = Instant::now();
-        {
-            let mut state = log.retention();
-            let next = state.last_look.map(|last| last + RETENTION_PAUSE);
-            if drive == Drive::Time
-                && let Some(next) = next.filter(|next| *next > now)
-            {
-                drop(state);
-                self.schedule_in(log, next - now);
-                return Ok(false);
-            }
-            state.last_look = Some(now);
-        }
-        let mut outcome = Err(Error::Closed);
-        let guarded = self.guarded(log, || {
-            outcome = groups.retain(log, opened);
-            Ok(())
-        });
-        match guarded.and(outcome) {
-            Ok(report) => {
-                if report.held_bytes > 0 {
-                    // A group may commit any time.
-                    self.schedule_in(log, RETENTION_PAUSE);
-                }
-                if let Some(ms) = report.next_due_ms {
-                    self.schedule_in(log, Duration::from_millis(ms));
-                }
-                Ok(report.did_delete)
-            }
-            // On its way out; or its topic is.
-            Err(Error::Closed | Error::UnknownTopic { .. }) => Ok(false),
-            Err(error) => {
-                tracing::warn!(partition = %log.place(), %error, "retention failed");
-                log.retention().last_look = Some(now + RETENTION_RETRY);
-                self.schedule_in(log, RETENTION_RETRY);
-                Err(error)
-            }
         }
     }
 
@@ -372,6 +316,7 @@ impl WorkQueues {
         self.syncs_changed.notify_all();
         self.schedule().is_stopped = true;
         self.schedule_changed.notify_all();
+        self.stop_compactions();
     }
 
     fn run_syncs(&self) {
@@ -447,7 +392,7 @@ impl Threads {
         Self { queues, handles: Mutex::default(), process_id: std::process::id() }
     }
 
-    /// Starts both threads.
+    /// Starts the threads.
     ///
     /// # Errors
     ///
@@ -456,7 +401,8 @@ impl Threads {
         let threads = Self::none(queues);
         let started = threads
             .spawn("tailwater-sync", WorkQueues::run_syncs)
-            .and_then(|()| threads.spawn("tailwater-maintain", WorkQueues::run_schedule));
+            .and_then(|()| threads.spawn("tailwater-maintain", WorkQueues::run_schedule))
+            .and_then(|()| threads.spawn("tailwater-compact", WorkQueues::run_compactions));
         if let Err(error) = started {
             threads.stop();
             let what = format!("cannot start a background thread: {error}");

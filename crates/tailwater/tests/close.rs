@@ -192,7 +192,7 @@ fn a_broker_can_be_dropped_by_a_task_that_its_own_thread_wakes() {
 fn threads_are_started_and_stopped_with_the_broker() {
     let disk = SimDisk::new(1);
     let broker = open_with_threads(&disk).unwrap();
-    assert_eq!(broker.stats().background_threads, 2);
+    assert_eq!(broker.stats().background_threads, 3);
     broker.close().unwrap();
     assert_eq!(broker.stats().background_threads, 0);
     assert_eq!(open(&disk).unwrap().stats().background_threads, 0);

@@ -111,6 +111,7 @@ impl Inner {
         let groups =
             Arc::new(GroupsPlace::new(Arc::clone(&opener), Arc::clone(&topics), Arc::clone(&progress)));
         queues.set_groups(&groups);
+        queues.limit_compactions(options.compaction_bytes_per_second);
         let threads = match options.maintenance {
             Maintenance::Background if !opener.is_read_only => Threads::start(queues)?,
             _ => Threads::none(queues),

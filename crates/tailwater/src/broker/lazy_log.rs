@@ -100,16 +100,19 @@ pub(crate) struct LazyLog {
     pub(crate) is_sync_queued: AtomicBool,
     /// Whether it was appended to since it was last maintained.
     pub(crate) is_active: AtomicBool,
+    /// Whether it waits in the queue of the thread that compacts.
+    pub(crate) is_compaction_queued: AtomicBool,
     /// The settings of its topic, as they are at the moment.
     config: Arc<ArcSwap<TopicConfig>>,
     space: Option<Arc<SpaceShare>>,
-    retention: Mutex<RetentionState>,
+    cleaning: Mutex<CleaningState>,
 }
 
-/// What retention found when it last looked at a partition, and when that was.
+/// When retention and compaction last looked at a partition, and what retention found.
 #[derive(Debug, Default)]
-pub(crate) struct RetentionState {
+pub(crate) struct CleaningState {
     pub(crate) last_look: Option<Instant>,
+    pub(crate) last_compaction_look: Option<Instant>,
     pub(crate) stats: RetentionStats,
 }
 
@@ -142,9 +145,10 @@ impl LazyLog {
             failure: OnceLock::new(),
             is_sync_queued: AtomicBool::new(false),
             is_active: AtomicBool::new(false),
+            is_compaction_queued: AtomicBool::new(false),
             config,
             space,
-            retention: Mutex::default(),
+            cleaning: Mutex::default(),
         }
     }
 
@@ -158,14 +162,14 @@ impl LazyLog {
         self.identity
     }
 
-    /// What retention found.
-    pub(crate) fn retention(&self) -> MutexGuard<'_, RetentionState> {
+    /// What retention and compaction remember.
+    pub(crate) fn cleaning(&self) -> MutexGuard<'_, CleaningState> {
         // Changed by assignments only.
-        self.retention.lock().unwrap_or_else(PoisonError::into_inner)
+        self.cleaning.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn retention_stats(&self) -> RetentionStats {
-        self.retention().stats.clone()
+        self.cleaning().stats.clone()
     }
 
     /// The partition by name, for errors.

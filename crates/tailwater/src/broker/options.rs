@@ -15,7 +15,7 @@ use crate::error::Error;
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 #[non_exhaustive]
 pub enum Maintenance {
-    /// Two threads of the broker: one syncs what is sent and not waited for, the other does what is due.
+    /// Three threads of the broker: one syncs what is sent and not waited for, one does what is due, and one compacts.
     #[default]
     Background,
     /// The application, by [`Broker::run_maintenance_once`]. Until it calls that, a receipt that is awaited in a task
@@ -49,6 +49,7 @@ pub struct BrokerOptions {
     pub(super) create: bool,
     pub(super) max_open_files: usize,
     pub(super) max_disk_bytes: Option<u64>,
+    pub(super) compaction_bytes_per_second: u64,
 }
 
 /// Least value of `max_disk_bytes`.
@@ -63,6 +64,7 @@ impl Default for BrokerOptions {
             create: true,
             max_open_files: 512,
             max_disk_bytes: None,
+            compaction_bytes_per_second: 0,
         }
     }
 }
@@ -123,6 +125,13 @@ impl BrokerOptions {
     #[must_use]
     pub fn max_disk_bytes(mut self, bytes: u64) -> Self {
         self.max_disk_bytes = Some(bytes);
+        self
+    }
+
+    /// Sets how many bytes compaction reads and writes in a second at most, all partitions together: default 0, for no limit.
+    #[must_use]
+    pub fn compaction_bytes_per_second(mut self, bytes: u64) -> Self {
+        self.compaction_bytes_per_second = bytes;
         self
     }
 

@@ -48,7 +48,7 @@ impl GroupsPlace {
             tracing::debug!(partition = %lazy.place(), log_start_offset = %start, "deleted old records");
         }
         let holder = holder.filter(|_| report.held_bytes > 0);
-        lazy.retention().stats = RetentionStats { held_bytes: report.held_bytes, holder };
+        lazy.cleaning().stats = RetentionStats { held_bytes: report.held_bytes, holder };
         Ok(report)
     }
 
@@ -85,6 +85,11 @@ impl GroupsPlace {
         }
         let partition = Some(Arc::clone(lazy.place()));
         Err(Error::TopicFull(Box::new(TopicFull { partition, full: *full, holder })))
+    }
+
+    /// From where on records are held.
+    pub(crate) fn held_offset(&self, lazy: &LazyLog, log: &Log) -> Result<Offset> {
+        Ok(self.holder(lazy, log)?.map_or(Offset::MAX, |holder| holder.offset))
     }
 
     /// The group that holds the oldest records, if any does.

@@ -10,6 +10,7 @@ use tailwater_log::{Log, PartitionId, PartitionIdentity, RepairReport, TopicId};
 
 use super::lazy_log::{LazyLog, Opener};
 use crate::catalog::{Catalog, CatalogTopic, name};
+use crate::maintenance::wants_cleaning;
 use crate::producer::LagGate;
 use crate::{Error, Result, TopicConfig, TopicPartition};
 
@@ -67,9 +68,9 @@ impl Topic {
         }
         let partitions = self.partitions.load();
         let is_new = partitions.len() > known.len();
-        if (is_changed || is_new) && !self.opener.is_read_only && log_config.has_retention() {
+        if (is_changed || is_new) && !self.opener.is_read_only && wants_cleaning(&log_config) {
             // Also of partitions that nobody uses.
-            partitions.iter().for_each(|partition| self.opener.queues.request_retention(partition));
+            partitions.iter().for_each(|partition| self.opener.queues.request_cleaning(partition));
         }
         Ok(())
     }
