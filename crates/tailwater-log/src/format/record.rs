@@ -269,8 +269,6 @@ pub struct RecordIter<'a> {
     /// The least offset delta that the next record may have.
     least_delta: u32,
     last_delta: u32,
-    /// Whether any record so far has headers.
-    has_headers: bool,
 }
 
 impl<'a> RecordIter<'a> {
@@ -283,13 +281,12 @@ impl<'a> RecordIter<'a> {
             count: header.record_count,
             least_delta: 0,
             last_delta: header.last_offset_delta,
-            has_headers: false,
         }
     }
 
     /// No records.
     pub(crate) fn empty() -> Self {
-        Self { bytes: &[], index: 0, count: 0, least_delta: 0, last_delta: 0, has_headers: false }
+        Self { bytes: &[], index: 0, count: 0, least_delta: 0, last_delta: 0 }
     }
 
     /// How many bytes of the body lie behind the records that were read.
@@ -303,15 +300,14 @@ impl<'a> RecordIter<'a> {
     ///
     /// The first that does not follow the format.
     pub(crate) fn check(mut self) -> Result<bool, MalformedRecord> {
-        while self.index < self.count && self.read().is_some() {
+        let mut header_counts = 0;
+        while self.index < self.count
+            && let Some(view) = self.read()
+        {
+            header_counts |= view.header_count;
             self.index += 1;
         }
-        self.end().map_or(Ok(self.has_headers), Err)
-    }
-
-    /// Whether any record that it came to has headers.
-    pub(crate) fn has_headers(&self) -> bool {
-        self.has_headers
+        self.end().map_or(Ok(header_counts > 0), Err)
     }
 
     /// The next record; `None` if it does not follow the format.
@@ -335,7 +331,6 @@ impl<'a> RecordIter<'a> {
         let header_count = varint::read_u32(content)?;
         let headers = *content;
         if header_count > 0 {
-            self.has_headers = true;
             skip_headers(header_count, content)?;
         }
         if !content.is_empty() {

@@ -13,7 +13,7 @@ use crate::format::{
 use crate::mistakes::{Mistake, is_planted};
 use crate::segment::{BatchFault, BatchWalk, OpenSegment, Segment, SegmentList};
 use crate::storage::FileSlice;
-use crate::{FilePosition, LogEpoch, Offset, OffsetRange, Result, Timestamp};
+use crate::{FilePosition, LogEpoch, Offset, OffsetRange, Result, Timestamp, ttl};
 
 /// What one fetch read. Owned: it keeps the bytes it refers to alive, also when their segment is removed.
 #[derive(Clone, Debug, Default)]
@@ -21,7 +21,6 @@ pub struct Fetched {
     batches: Vec<FetchedBatch>,
     lost: Option<OffsetRange>,
     record_count: usize,
-    has_headers: bool,
     next_offset: Offset,
     hint: Option<FetchHint>,
 }
@@ -39,10 +38,24 @@ impl Fetched {
         self.record_count
     }
 
-    /// Whether any of the records may have headers. Where it is false, none has.
-    #[must_use]
-    pub fn has_headers(&self) -> bool {
-        self.has_headers
+    /// Takes out the records whose time to live ([`ttl`](mod@crate::ttl)) is over at the time that `now` says: they are not counted, and not
+    /// among the records, from here on. Returns how many that are. Asks for the time, and looks at records, only where some
+    /// have headers.
+    pub fn take_out_expired(&mut self, now: impl FnOnce() -> Timestamp) -> usize {
+        let mut taken_out = 0;
+        if self.batches.iter().any(|batch| batch.has_headers) {
+            let now = now();
+            for batch in self.batches.iter_mut().filter(|batch| batch.has_headers) {
+                let expired = batch.records().filter(|record| record.is_expired(now)).count();
+                if expired > 0 {
+                    // What was taken out before stays out, should the clock have been put back since.
+                    batch.expired_at = batch.expired_at.max(Some(now));
+                    taken_out += expired;
+                }
+            }
+        }
+        self.record_count -= taken_out;
+        taken_out
     }
 
     /// Whether there is neither a record nor an opaque batch.
@@ -101,6 +114,8 @@ impl<'f> Iterator for AllRecords<'f> {
 struct Records<'f> {
     batch: &'f FetchedBatch,
     views: RecordIter<'f>,
+    /// From here on all are wanted, and none has expired: one comparison for the records of most batches.
+    plain_from: Offset,
 }
 
 impl<'f> Records<'f> {
@@ -109,7 +124,8 @@ impl<'f> Records<'f> {
             true => RecordIter::empty(),
             false => RecordIter::new(&batch.header, &batch.body),
         };
-        Self { batch, views }
+        let plain_from = if batch.expired_at.is_none() { batch.wanted.start } else { Offset::MAX };
+        Self { batch, views, plain_from }
     }
 }
 
@@ -126,7 +142,10 @@ impl<'f> Iterator for Records<'f> {
                 self.views = RecordIter::empty();
                 return None;
             }
-            if offset >= self.batch.wanted.start {
+            if offset >= self.plain_from {
+                return Some(record);
+            }
+            if offset >= self.batch.wanted.start && !record.is_taken_out() {
                 return Some(record);
             }
         }
@@ -153,6 +172,10 @@ pub struct FetchedBatch {
     body: FileSlice,
     /// The records asked for: the batch may hold earlier and later ones.
     wanted: OffsetRange,
+    /// Whether any of them may have headers.
+    has_headers: bool,
+    /// Those that had expired at this time are left out.
+    expired_at: Option<Timestamp>,
 }
 
 impl FetchedBatch {
@@ -215,6 +238,16 @@ impl<'f> Record<'f> {
     /// Its headers, in the order they were given.
     pub fn headers(&self) -> impl Iterator<Item = Header<'f>> + use<'f> {
         self.view.headers()
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn is_taken_out(self) -> bool {
+        self.batch.expired_at.is_some_and(|now| self.is_expired(now))
+    }
+
+    fn is_expired(&self, now: Timestamp) -> bool {
+        ttl::is_expired(self.headers(), self.appended_at(), now)
     }
 
     /// When it was made: what its producer said, or the time of the append.
@@ -495,16 +528,16 @@ impl<'l> Fetch<'l> {
         let room = (self.limits.max_records as usize).saturating_sub(self.out.record_count).max(1);
         let malformed =
             |fault: MalformedRecord| corrupt(CorruptionKind::MalformedRecord { index: fault.index });
-        let mut count = 0;
+        let (mut count, mut has_headers) = (0, false);
         if attributes.is_opaque() {
             count = header.record_count as usize;
         } else if wanted.start == header.base_offset && header.record_count as usize <= room {
-            self.out.has_headers |= RecordIter::new(&header, &body).check().map_err(malformed)?;
+            has_headers = RecordIter::new(&header, &body).check().map_err(malformed)?;
             count = header.record_count as usize;
         } else {
-            let mut views = RecordIter::new(&header, &body);
-            for view in views.by_ref() {
+            for view in RecordIter::new(&header, &body) {
                 let view = view.map_err(malformed)?;
+                has_headers |= view.header_count() > 0;
                 let offset = Offset::new(header.base_offset.get() + u64::from(view.offset_delta()));
                 if offset < wanted.start || offset >= wanted.end {
                     continue;
@@ -516,7 +549,6 @@ impl<'l> Fetch<'l> {
                     count += 1;
                 }
             }
-            self.out.has_headers |= views.has_headers();
         }
         let is_clipped = wanted.end < header.next_offset();
         if is_clipped {
@@ -529,7 +561,7 @@ impl<'l> Fetch<'l> {
             if self.out.batches.capacity() == 0 {
                 self.out.batches.reserve(self.likely_batches());
             }
-            self.out.batches.push(FetchedBatch { header, body, wanted });
+            self.out.batches.push(FetchedBatch { header, body, wanted, has_headers, expired_at: None });
             self.out.next_offset = wanted.end;
         }
         Ok(is_clipped)

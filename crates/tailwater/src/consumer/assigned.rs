@@ -16,7 +16,6 @@ use super::cursor::{Cursor, SeekTo};
 use super::event::Event;
 use super::open_partition::OpenPartition;
 use super::options::{ConsumerOptions, OnDivergence, OnExpired, OnGap};
-use super::records::Expired;
 use crate::broker::{LazyLog, Topic};
 use crate::{Error, Result, TopicPartition};
 
@@ -160,8 +159,8 @@ impl AssignedPartition {
         }
     }
 
-    /// As [`fetch`](AssignedPartition::fetch), and says which of the records have expired: not all of them. Those of which
-    /// that is so are passed over, and so is said.
+    /// As [`fetch`](AssignedPartition::fetch), without the records that have expired. Where that is all, they are passed over,
+    /// and so is said.
     pub(super) fn fetch_live(
         &mut self,
         signal: &Arc<Signal>,
@@ -169,14 +168,13 @@ impl AssignedPartition {
         options: &ConsumerOptions,
         events: &mut Vec<Event>,
         has_passed_over: &mut bool,
-    ) -> Result<Option<(Fetched, Expired)>> {
-        while let Some(fetched) = self.fetch(signal, limits, options, events)? {
-            let expired = match options.on_expired {
-                OnExpired::Return => Expired::default(),
-                OnExpired::Skip => Expired::of(&fetched, || options.broker.clock().now()),
-            };
-            if expired.count() < fetched.record_count() {
-                return Ok(Some((fetched, expired)));
+    ) -> Result<Option<Fetched>> {
+        while let Some(mut fetched) = self.fetch(signal, limits, options, events)? {
+            if options.on_expired == OnExpired::Return
+                || fetched.take_out_expired(|| options.broker.clock().now()) == 0
+                || fetched.record_count() > 0
+            {
+                return Ok(Some(fetched));
             }
             *has_passed_over = true;
         }

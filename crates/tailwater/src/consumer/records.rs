@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tailwater_groups::Position;
 use tailwater_log::format::Header;
-use tailwater_log::{Fetched, LogEpoch, Offset, PartitionId, PartitionIdentity, Timestamp, ttl};
+use tailwater_log::{Fetched, LogEpoch, Offset, PartitionId, PartitionIdentity, Timestamp};
 
 use super::{Cursor, Event};
 use crate::TopicPartition;
@@ -44,58 +44,12 @@ pub(super) struct Chunk {
     pub(super) place: Arc<TopicPartition>,
     pub(super) identity: PartitionIdentity,
     pub(super) fetched: Fetched,
-    pub(super) expired: Expired,
-}
-
-/// Which records of a fetch are passed over.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Expired {
-    /// Those that had expired at this time; none if it is none.
-    at: Option<Timestamp>,
-    count: usize,
-}
-
-impl Expired {
-    /// Those of `fetched` that have expired. Asks for the time only if there may be any.
-    pub(super) fn of(fetched: &Fetched, now: impl FnOnce() -> Timestamp) -> Self {
-        if !fetched.has_headers() {
-            return Self::default();
-        }
-        let now = now();
-        let is_over = |record: &tailwater_log::Record<'_>| is_expired(record, now);
-        let count = fetched.iter().filter(is_over).count();
-        Self { at: (count > 0).then_some(now), count }
-    }
-
-    pub(super) fn count(&self) -> usize {
-        self.count
-    }
-
-    fn includes(&self, record: &tailwater_log::Record<'_>) -> bool {
-        self.at.is_some_and(|now| is_expired(record, now))
-    }
-}
-
-fn is_expired(record: &tailwater_log::Record<'_>, now: Timestamp) -> bool {
-    ttl::is_expired(record.headers(), record.appended_at(), now)
-}
-
-impl Chunk {
-    /// How many records it has: those that are passed over do not count.
-    pub(super) fn record_count(&self) -> usize {
-        self.fetched.record_count() - self.expired.count
-    }
-
-    fn iter(&self) -> impl Iterator<Item = Record<'_>> {
-        let live = self.fetched.iter().filter(|record| !self.expired.includes(record));
-        live.map(move |record| Record { chunk: self, record })
-    }
 }
 
 impl Records {
     /// The records.
     pub fn iter(&self) -> impl Iterator<Item = Record<'_>> {
-        self.chunks.iter().flat_map(Chunk::iter)
+        self.chunks.iter().flat_map(|chunk| chunk.fetched.iter().map(move |record| Record { chunk, record }))
     }
 
     /// What happened besides: to be looked at before the records.
@@ -107,7 +61,7 @@ impl Records {
     /// How many records there are.
     #[must_use]
     pub fn count(&self) -> usize {
-        self.chunks.iter().map(Chunk::record_count).sum()
+        self.chunks.iter().map(|chunk| chunk.fetched.record_count()).sum()
     }
 
     /// Whether there are no records. There may be events all the same.

@@ -206,7 +206,7 @@ impl State {
             let mut has_passed_over = false;
             let fetched =
                 partition.fetch_live(signal, limits, &self.options, &mut told, &mut has_passed_over);
-            let (fetched, expired) = match fetched {
+            let fetched = match fetched {
                 Ok(Some(fetched)) => fetched,
                 nothing => {
                     match nothing {
@@ -227,10 +227,10 @@ impl State {
             self.turn = (index + 1) % partition_count;
             size_bytes +=
                 fetched.batches().iter().map(|batch| u64::from(batch.header().length_bytes)).sum::<u64>();
-            let place = Arc::clone(partition.place());
-            let chunk = Chunk { place, identity: partition.open.identity(), fetched, expired };
             // Bounded by what was asked for.
-            record_count += u32::try_from(chunk.record_count()).unwrap_or(u32::MAX);
+            record_count += u32::try_from(fetched.record_count()).unwrap_or(u32::MAX);
+            let place = Arc::clone(partition.place());
+            let chunk = Chunk { place, identity: partition.open.identity(), fetched };
             parts.push(FetchedPart { index, before, events: told, chunk: Some(chunk) });
             if record_count >= self.options.max_records || size_bytes >= self.options.max_bytes {
                 break;

@@ -128,51 +128,33 @@ impl<'m> Message<'m> {
         self.key.map_or(0, <[u8]>::len) + self.value.map_or(0, <[u8]>::len)
     }
 
-    /// Does something with the record that it is appended as.
+    /// Whether it has a time to live.
     #[inline(always)]
-    pub(crate) fn with_record<T>(&self, act: impl FnOnce(NewRecord<'_>) -> T) -> T {
-        let ttl = self.ttl_ms.map(|ms| ms.to_string());
-        let all = self.all_headers(ttl.as_deref());
-        act(self.record_with(&all))
+    pub(crate) fn expires(&self) -> bool {
+        self.ttl_ms.is_some()
     }
 
-    /// Does something with the records that these are appended as.
+    /// The record that it is appended as, if it has no time to live.
+    #[inline(always)]
+    pub(crate) fn to_record(self) -> NewRecord<'m> {
+        NewRecord { key: self.key, value: self.value, headers: self.headers, created_at: self.created_at }
+    }
+
+    /// Does something with the records that these are appended as: each with its headers, and behind them that of its time to
+    /// live.
     pub(crate) fn with_records<T>(messages: &[Self], act: impl FnOnce(&[NewRecord<'_>]) -> T) -> T {
         let ttls: Vec<_> = messages.iter().map(|message| message.ttl_ms.map(|ms| ms.to_string())).collect();
-        let all = messages.iter().zip(&ttls).map(|(message, ttl)| message.all_headers(ttl.as_deref()));
-        let all: Vec<_> = all.collect();
-        let records = messages.iter().zip(&all).map(|(message, all)| message.record_with(all));
+        let headers = messages.iter().zip(&ttls).map(|(message, ttl)| {
+            let ttl = ttl.as_ref()?;
+            let ttl = Header { key: TTL_HEADER, value: Some(ttl.as_bytes()) };
+            Some(message.headers.iter().copied().chain([ttl]).collect::<Vec<_>>())
+        });
+        let headers: Vec<_> = headers.collect();
+        let records = messages.iter().zip(&headers).map(|(message, all)| {
+            let record = message.to_record();
+            all.as_deref().map_or(record, |headers| NewRecord { headers, ..record })
+        });
         act(&records.collect::<Vec<_>>())
-    }
-
-    /// Its headers with that of its time to live behind them; none if it has no such time.
-    #[inline(always)]
-    fn all_headers<'h>(&self, ttl: Option<&'h str>) -> Vec<Header<'h>>
-    where
-        'm: 'h,
-    {
-        match ttl {
-            None => Vec::new(),
-            Some(ttl) => self.headers_and(ttl),
-        }
-    }
-
-    #[cold]
-    fn headers_and<'h>(&self, ttl: &'h str) -> Vec<Header<'h>>
-    where
-        'm: 'h,
-    {
-        let ttl = Header { key: TTL_HEADER, value: Some(ttl.as_bytes()) };
-        self.headers.iter().copied().chain([ttl]).collect()
-    }
-
-    #[inline(always)]
-    fn record_with<'h>(&self, all_headers: &'h [Header<'h>]) -> NewRecord<'h>
-    where
-        'm: 'h,
-    {
-        let headers = if all_headers.is_empty() { self.headers } else { all_headers };
-        NewRecord { key: self.key, value: self.value, headers, created_at: self.created_at }
     }
 }
 

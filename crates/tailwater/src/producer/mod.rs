@@ -102,10 +102,11 @@ impl Producer {
     pub fn publish<'m>(&self, message: impl Into<Message<'m>>) -> Result<Appended> {
         let message = message.into();
         // This thread sees to the sync itself.
-        let sent = message.with_record(|record| {
-            self.route(&message, |partition| self.append(partition, &[record], Room::Wait, false))
-        });
-        sent?.wait()
+        if message.expires() {
+            return self.append_expiring(&message, Room::Wait, false)?.wait();
+        }
+        self.route(&message, |partition| self.append(partition, &[message.to_record()], Room::Wait, false))?
+            .wait()
     }
 
     /// Hands a message over, and waits for room if need be: at most `max_block`. Messages of one thread to one partition
@@ -122,9 +123,10 @@ impl Producer {
     /// - [`Error::Failed`], [`Error::Corrupt`]: the partition takes no messages.
     pub fn send<'m>(&self, message: impl Into<Message<'m>>) -> Result<Receipt<Appended>> {
         let message = message.into();
-        message.with_record(|record| {
-            self.route(&message, |partition| self.send_to(partition, &[record], Room::Wait))
-        })
+        if message.expires() {
+            return self.append_expiring(&message, Room::Wait, true);
+        }
+        self.route(&message, |partition| self.send_to(partition, &[message.to_record()], Room::Wait))
     }
 
     /// As [`Producer::send`], but answers [`Error::StagingFull`] rather than wait for room.
@@ -134,9 +136,10 @@ impl Producer {
     /// As [`Producer::send`].
     pub fn try_send<'m>(&self, message: impl Into<Message<'m>>) -> Result<Receipt<Appended>> {
         let message = message.into();
-        message.with_record(|record| {
-            self.route(&message, |partition| self.send_to(partition, &[record], Room::Fail))
-        })
+        if message.expires() {
+            return self.append_expiring(&message, Room::Fail, true);
+        }
+        self.route(&message, |partition| self.send_to(partition, &[message.to_record()], Room::Fail))
     }
 
     /// As [`Producer::send`] in a task: a future of the receipt, which waits for room without holding a thread up, for as
@@ -181,6 +184,20 @@ impl Producer {
             (None, None) => self.shared.sticky.next(message.size_bytes(), partition_count),
         };
         self.shared.topic.with_partition(choose, act)
+    }
+
+    /// Appends a message with a time to live. On its own, so that it costs those without nothing.
+    #[cold]
+    #[inline(never)]
+    fn append_expiring(
+        &self,
+        message: &Message<'_>,
+        room: Room,
+        is_synced_by_others: bool,
+    ) -> Result<Receipt<Appended>> {
+        Message::with_records(std::slice::from_ref(message), |records| {
+            self.route(message, |partition| self.append(partition, records, room, is_synced_by_others))
+        })
     }
 
     #[inline(always)]

@@ -50,8 +50,13 @@ impl<'p, 'm> SendAsync<'p, 'm> {
                 std::task::ready!(flush.poll(context))?;
                 self.flush = None;
             }
-            let sent =
-                self.message.with_record(|record| self.producer.send_to(&partition, &[record], Room::Fail));
+            let sent = if self.message.expires() {
+                Message::with_records(std::slice::from_ref(&self.message), |records| {
+                    self.producer.send_to(&partition, records, Room::Fail)
+                })
+            } else {
+                self.producer.send_to(&partition, &[self.message.to_record()], Room::Fail)
+            };
             match &sent {
                 Err(Error::GroupLagging { .. }) if self.producer.waits_for_group() => {
                     std::task::ready!(self.poll_group(context));
