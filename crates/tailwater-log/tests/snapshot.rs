@@ -103,7 +103,11 @@ fn segments_that_were_removed_or_replaced_since_are_noticed() {
         let disk = SimDisk::new(1);
         let log = new_log(&disk);
         append_numbered(&log, 0..100);
-        let snapshot = log.snapshot().unwrap();
+        log.roll().unwrap();
+        append_numbered(&log, 100..101);
+        let attached = Log::attach_read_only(Arc::new(disk.clone()), Path::new("/log"), options()).unwrap();
+        let (snapshot, seen) = (log.snapshot().unwrap(), attached.snapshot().unwrap());
+        assert!(!snapshot.is_outdated() && !seen.is_outdated());
         let last = snapshot.segment_count() - 1;
         // What is open stays what it was.
         let held = snapshot.segment(0).unwrap();
@@ -115,13 +119,14 @@ fn segments_that_were_removed_or_replaced_since_are_noticed() {
         } else {
             log.delete_records_before(Offset::new(90)).unwrap();
         }
-        assert!(snapshot.is_outdated());
+        assert!(snapshot.is_outdated() && seen.is_outdated());
         match snapshot.segment(0) {
             Err(Error::Corrupt(_)) => assert!(is_truncated),
             Err(error) if error.is_not_found() => assert!(!is_truncated),
             other => panic!("{other:?}"),
         }
         assert_eq!(snapshot.segment(last).is_ok(), !is_truncated);
+        assert!(seen.segment(0).is_err());
         let mut after = vec![0; before.len()];
         held.file.read_full_at(&mut after, FilePosition::ZERO).unwrap();
         assert!(before == after);

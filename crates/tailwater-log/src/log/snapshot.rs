@@ -156,6 +156,10 @@ impl LogSnapshot {
     /// then. What was opened until then is good all the same.
     #[must_use]
     pub fn is_outdated(&self) -> bool {
+        // What another process did is not known before it is looked for; where it cannot be, another snapshot tells why.
+        if self.log.attachment.is_some() && self.log.refresh().is_err() {
+            return true;
+        }
         self.log.ends.epoch() != self.checkpoint.epoch || self.log.ends.start() > self.checkpoint.log_start
     }
 
