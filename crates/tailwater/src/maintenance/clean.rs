@@ -109,6 +109,7 @@ impl WorkQueues {
             return Ok(false);
         }
         if drive == Drive::Hand {
+            self.schedule_in(log, COMPACTION_LOOK);
             return self.compact(log);
         }
         let now = Instant::now();

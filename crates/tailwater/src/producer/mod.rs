@@ -233,24 +233,37 @@ impl Producer {
                 (true, Room::Fail) => log.append_staged(records, WhenFull::Fail),
                 (false, room) => self.append_as_optioned(log, records, room),
             };
-            let staged = match staged {
-                Ok(staged) => staged,
-                Err(error) => self.append_after(*error, partition, log, records, room)?,
-            };
-            broker.queues().note_activity(partition);
-            let durability = options.durability.unwrap_or(staged.durability());
-            if durability == Durability::Buffered {
-                return Ok(Receipt::buffered(staged.appended(), partition.place().partition));
+            match staged {
+                Ok(staged) => Ok(self.acknowledge(staged, partition, log, is_synced_by_others)),
+                Err(error) => self.append_after(*error, partition, log, records, room, is_synced_by_others),
             }
-            if is_synced_by_others && durability == Durability::Durable {
-                broker.queues().request_sync(partition);
-            }
-            Ok(Receipt::appended(log.receipt_of(staged, Some(durability)), topic, partition))
         })
+    }
+
+    /// The receipt of what was staged. Has seen to what that makes due.
+    #[inline(always)]
+    fn acknowledge(
+        &self,
+        staged: Staged,
+        partition: &Arc<LazyLog>,
+        log: &Log,
+        is_synced_by_others: bool,
+    ) -> Receipt<Appended> {
+        let Shared { broker, topic, options, .. } = &*self.shared;
+        broker.queues().note_activity(partition);
+        let durability = options.durability.unwrap_or(staged.durability());
+        if durability == Durability::Buffered {
+            return Receipt::buffered(staged.appended(), partition.place().partition);
+        }
+        if is_synced_by_others && durability == Durability::Durable {
+            broker.queues().request_sync(partition);
+        }
+        Receipt::appended(log.receipt_of(staged, Some(durability)), topic, partition)
     }
 
     /// Makes the space that an append was refused for, and tries again.
     #[cold]
+    #[inline(never)]
     fn append_after(
         &self,
         error: tailwater_log::Error,
@@ -258,12 +271,13 @@ impl Producer {
         log: &Log,
         records: &[NewRecord<'_>],
         room: Room,
-    ) -> Result<Staged> {
+        is_synced_by_others: bool,
+    ) -> Result<Receipt<Appended>> {
         let Shared { broker, topic, .. } = &*self.shared;
-        let when_full = if room == Room::Wait { WhenFull::Wait } else { WhenFull::Fail };
-        broker.with_space(topic, partition, log, Err(error), || {
-            log.append_staged(records, when_full).map_err(|error| *error)
-        })
+        let staged = broker.with_space(topic, partition, log, Err(error), || {
+            self.append_as_optioned(log, records, room).map_err(|error| *error)
+        })?;
+        Ok(self.acknowledge(staged, partition, log, is_synced_by_others))
     }
 
     /// Waits, if that was asked for, until records may be sent without leaving a group too far behind.
