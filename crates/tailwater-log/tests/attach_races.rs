@@ -1,6 +1,6 @@
 //! Looks of an attached process between the steps of the one that writes.
 
-#![allow(clippy::unwrap_used, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::cast_possible_truncation, missing_docs)]
 
 mod common;
 
