@@ -32,7 +32,7 @@ use tailwater_log::mistakes::{Mistake, plant};
 const MISTAKE: &str = "PLANTED_MISTAKE";
 
 /// A search that takes longer than this with a mistake planted hangs.
-const PATIENCE: Duration = Duration::from_secs(200);
+const PATIENCE: Duration = Duration::from_secs(900);
 
 /// The searches, those that find most in the shortest time first.
 const SEARCHES: &[(&str, fn())] = &[

@@ -13,7 +13,7 @@ use tailwater_log::{Durability, FetchIsolation, FetchLimits, Fetched, Log, Offse
 
 use crate::tail;
 
-/// What retention leaves, in bytes.
+/// What retention leaves, in bytes, or a quarter of what there is.
 const KEPT_BYTES: u64 = 64 << 20;
 const QUANTILES: [(&str, f64); 4] = [("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999), ("max", 1.0)];
 
@@ -32,7 +32,7 @@ pub(super) fn write(scale: &Scale, out: &Path, head: &str, size_bytes: u64) -> R
     let alone = quantiles(&tail::append(scale, &log, Durability::Durable)?);
     let is_over = AtomicBool::new(false);
     let (beside, retained) = std::thread::scope(|scope| {
-        let retaining = scope.spawn(|| retain(&log, &is_over));
+        let retaining = scope.spawn(|| retain(&log, KEPT_BYTES.min(size_bytes / 4), &is_over));
         let appended = tail::append(scale, &log, Durability::Durable);
         is_over.store(true, Ordering::SeqCst);
         let retained = retaining.join().unwrap_or_else(|_| Err("a thread panicked".into()));
@@ -54,10 +54,10 @@ struct Retained {
     pinned_bytes: u64,
 }
 
-/// Deletes all but [`KEPT_BYTES`], as a broker does in the background.
-fn retain(log: &Log, is_over: &AtomicBool) -> Result<Retained> {
+/// Deletes all but `kept_bytes`, as a broker does in the background.
+fn retain(log: &Log, kept_bytes: u64, is_over: &AtomicBool) -> Result<Retained> {
     let mut config = (*log.config()).clone();
-    config.retention_bytes = Some(KEPT_BYTES);
+    config.retention_bytes = Some(kept_bytes);
     log.set_config(config)?;
     // What is to go lies in sealed segments.
     log.roll()?;

@@ -3,6 +3,7 @@
 use std::sync::PoisonError;
 
 use super::Inner;
+use super::commit::Leader;
 use super::writer::Writer;
 use crate::mistakes::{Mistake, is_planted};
 use crate::sync::atomic::Ordering;
@@ -23,11 +24,11 @@ impl Inner {
             None => Ok(()),
             Some(slot) if is_planted(Mistake::CleanMarkBeforeSync) => {
                 let written = self.write_staged(None);
-                let marked = written.and_then(|()| self.mark_clean(&mut slot.take()));
+                let marked = written.and_then(|()| self.mark_clean(&mut slot.take(), &leader));
                 marked.and_then(|()| self.sync_leading(&leader).map(drop))
             }
             Some(slot) => match self.sync_leading(&leader) {
-                Ok(_) => self.mark_clean(&mut slot.take()),
+                Ok(_) => self.mark_clean(&mut slot.take(), &leader),
                 Err(full @ Error::DiskFull { .. }) => {
                     // What is durable is recorded all the same, for who reads it before it can be recovered.
                     slot.take().advance_checkpoint(self).and(Err(full))
@@ -47,7 +48,7 @@ impl Inner {
 
     /// Writes the clean mark. A log that failed, that was not written to, or that has garbage which could come back,
     /// gets none.
-    fn mark_clean(&self, writer: &mut Writer) -> Result<()> {
+    fn mark_clean(&self, writer: &mut Writer, leader: &Leader<'_>) -> Result<()> {
         self.failure.check()?;
         if let Some(next) = writer.next.take() {
             let _ = next.discard(&self.storage, Error::Closed);
@@ -61,7 +62,7 @@ impl Inner {
             Err(Error::DiskFull { .. }) => {}
             sealed => drop(sealed?),
         }
-        if !self.finish_removals() || writer.is_littered || writer.is_compacting {
+        if !self.finish_removals(leader)? || writer.is_littered || writer.is_compacting {
             return Ok(());
         }
         let file = writer.checkpoint.open(self)?;

@@ -9,6 +9,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, PoisonError, Weak};
 
 use super::Inner;
+use super::commit::Leader;
 use crate::Result;
 use crate::segment::Segment;
 use crate::storage::Map;
@@ -72,11 +73,16 @@ impl Inner {
         has_removals
     }
 
-    /// Removes one file. Returns whether there was one.
+    /// Removes one file, or makes durable that all were removed. Returns whether there was one.
     pub(crate) fn remove_one(&self) -> Result<bool> {
-        let Some(segment) = self.removals().waiting.pop_front() else {
-            return self.sync_removals().map(|()| false);
-        };
+        match self.remove_next()? {
+            true => Ok(true),
+            false => self.sync_removals().map(|()| false),
+        }
+    }
+
+    fn remove_next(&self) -> Result<bool> {
+        let Some(segment) = self.removals().waiting.pop_front() else { return Ok(false) };
         let bytes = segment.known_length();
         let map = segment.take_open().and_then(|opened| opened.map_in_use());
         if let Err(error) = self.storage.remove_file(segment.path())
@@ -109,18 +115,33 @@ impl Inner {
 
     /// Makes durable that files were removed. Until then one may be there again after a power cut.
     fn sync_removals(&self) -> Result<()> {
+        if self.removals().is_unsynced {
+            // As every sync of names: one that fails could take along the name of a segment that was just begun.
+            let leader = self.commit.lead();
+            self.sync_removals_leading(&leader)?;
+        }
+        Ok(())
+    }
+
+    fn sync_removals_leading(&self, _leader: &Leader<'_>) -> Result<()> {
         if std::mem::take(&mut self.removals().is_unsynced) {
-            self.files.open(|| self.storage.sync_directory(&self.directory)).inspect_err(|_| {
-                self.removals().is_littered = true;
-            })?;
+            self.sync_names().inspect_err(|_| self.removals().is_littered = true)?;
         }
         Ok(())
     }
 
     /// Removes what is left to remove, before a clean mark. False if something may come back.
-    pub(crate) fn finish_removals(&self) -> bool {
-        // It was told where it failed.
-        self.remove_deleted().is_ok() && !self.removals().is_littered
+    pub(crate) fn finish_removals(&self, leader: &Leader<'_>) -> Result<bool> {
+        loop {
+            match self.remove_next() {
+                Ok(true) => {}
+                Ok(false) => break,
+                // It was told, and is removed by a later recovery.
+                Err(_) => {}
+            }
+        }
+        self.sync_removals_leading(leader)?;
+        Ok(!self.removals().is_littered)
     }
 
     pub(crate) fn removal_stats(&self) -> RemovalStats {
