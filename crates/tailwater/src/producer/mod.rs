@@ -222,7 +222,7 @@ impl Producer {
         room: Room,
         is_synced_by_others: bool,
     ) -> Result<Receipt<Appended>> {
-        let Shared { broker, topic, options, is_plain, gate, .. } = &*self.shared;
+        let Shared { broker, topic, is_plain, gate, .. } = &*self.shared;
         broker.check_open()?;
         if let Some(gate) = gate {
             self.admit(gate, records, room)?;
