@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use tailwater::{
-    BackupOptions, Broker, BrokerOptions, Error, Message, PartitionId, Producer, Reset, SeekTo, TopicConfig,
-    TopicPartition,
+    BackupOptions, Broker, BrokerOptions, Error, Maintenance, Message, PartitionId, Producer, Reset, SeekTo,
+    TopicConfig, TopicPartition,
 };
 use tailwater_benches::contest::Result;
 
@@ -50,12 +50,18 @@ pub(crate) fn run(directory: &Path, disk: u64, rate: u64) -> Result<()> {
             line => found.note(&line)?,
         }
     }
-    let broker = BrokerOptions::new().max_disk_bytes(disk / BROKER_PART).open(directory)?;
-    create_topics(&broker)?;
-    check(&broker, &found)?;
-    let states = check_states(&broker, &found)?;
+    let options = BrokerOptions::new().max_disk_bytes(disk / BROKER_PART);
+    let states = {
+        // Without threads, so that nothing is deleted while it is looked for.
+        let broker = options.clone().maintenance(Maintenance::Manual).open(directory)?;
+        create_topics(&broker)?;
+        check(&broker, &found)?;
+        let states = check_states(&broker, &found)?;
+        broker.close()?;
+        states
+    };
     let shared = Shared {
-        broker,
+        broker: options.open(directory)?,
         is_over: AtomicBool::new(false),
         told: Mutex::new(std::io::stdout()),
         refused: AtomicU64::new(0),
