@@ -12,7 +12,7 @@ use common::{eventually, open, partition};
 use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
 use tailwater::metrics::Publisher;
 use tailwater::storage::SimDisk;
-use tailwater::{Broker, TopicConfig};
+use tailwater::{Broker, BrokerOptions, TopicConfig};
 
 /// What was recorded since the last time, by name and labels.
 fn recorded(snapshotter: &Snapshotter) -> BTreeMap<String, DebugValue> {
@@ -103,7 +103,7 @@ fn all_that_is_published_is_in_the_table_and_described() {
     let recorder = DebuggingRecorder::new();
     let snapshotter = recorder.snapshotter();
     metrics::with_local_recorder(&recorder, || {
-        let broker = Broker::in_memory().unwrap();
+        let broker = BrokerOptions::new().max_disk_bytes(64 << 20).in_memory().unwrap();
         broker.create_topic("orders", &TopicConfig::new()).unwrap();
         publish(&broker, 0..1);
         let mut billing = broker.consumer("billing").subscribe(&["orders"]).unwrap();
