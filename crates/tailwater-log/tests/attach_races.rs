@@ -9,9 +9,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use tailwater_log::storage::{
-    DirectoryEntry, EntryKind, FileHandle, OpenMode, SimDisk, Storage, StorageLock,
-};
+use tailwater_log::storage::{DirectoryEntry, FileHandle, OpenMode, SimDisk, Storage};
 use tailwater_log::{
     CleanupPolicy, CompactionLimits, FetchIsolation, FetchLimits, Log, NewRecord, Result, WhenFull,
 };
@@ -45,41 +43,7 @@ impl Storage for Interrupted {
         listed
     }
 
-    fn entry_kind(&self, path: &Path) -> Result<Option<EntryKind>> {
-        self.disk.entry_kind(path)
-    }
-
-    fn create_directory(&self, directory: &Path) -> Result<()> {
-        self.disk.create_directory(directory)
-    }
-
-    fn rename(&self, from: &Path, to: &Path) -> Result<()> {
-        self.disk.rename(from, to)
-    }
-
-    fn remove_file(&self, path: &Path) -> Result<()> {
-        self.disk.remove_file(path)
-    }
-
-    fn remove_directory(&self, directory: &Path) -> Result<()> {
-        self.disk.remove_directory(directory)
-    }
-
-    fn sync_directory(&self, directory: &Path) -> Result<()> {
-        self.disk.sync_directory(directory)
-    }
-
-    fn try_lock(&self, path: &Path) -> Result<Option<Box<dyn StorageLock>>> {
-        self.disk.try_lock(path)
-    }
-
-    fn network_file_system(&self, path: &Path) -> Result<Option<&'static str>> {
-        self.disk.network_file_system(path)
-    }
-
-    fn random(&self) -> u64 {
-        self.disk.random()
-    }
+    forward_to_disk!();
 }
 
 fn append(log: &Log, key: &str) {

@@ -8,9 +8,7 @@ use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
-use tailwater_log::storage::{
-    DirectoryEntry, EntryKind, FileHandle, Map, OpenMode, SimDisk, Storage, StorageFile, StorageLock,
-};
+use tailwater_log::storage::{DirectoryEntry, FileHandle, Map, OpenMode, SimDisk, Storage, StorageFile};
 use tailwater_log::{Durability, Error, FilePosition, Log, NewRecord, Offset, Receipt, Result, WhenFull};
 
 use common::{append, read_all, with};
@@ -71,41 +69,7 @@ impl Storage for StallingDisk {
         self.disk.list_directory(directory)
     }
 
-    fn entry_kind(&self, path: &Path) -> Result<Option<EntryKind>> {
-        self.disk.entry_kind(path)
-    }
-
-    fn create_directory(&self, directory: &Path) -> Result<()> {
-        self.disk.create_directory(directory)
-    }
-
-    fn rename(&self, from: &Path, to: &Path) -> Result<()> {
-        self.disk.rename(from, to)
-    }
-
-    fn remove_file(&self, path: &Path) -> Result<()> {
-        self.disk.remove_file(path)
-    }
-
-    fn remove_directory(&self, directory: &Path) -> Result<()> {
-        self.disk.remove_directory(directory)
-    }
-
-    fn sync_directory(&self, directory: &Path) -> Result<()> {
-        self.disk.sync_directory(directory)
-    }
-
-    fn try_lock(&self, path: &Path) -> Result<Option<Box<dyn StorageLock>>> {
-        self.disk.try_lock(path)
-    }
-
-    fn network_file_system(&self, path: &Path) -> Result<Option<&'static str>> {
-        self.disk.network_file_system(path)
-    }
-
-    fn random(&self) -> u64 {
-        self.disk.random()
-    }
+    forward_to_disk!();
 }
 
 #[derive(Debug)]

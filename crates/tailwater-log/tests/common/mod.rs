@@ -79,3 +79,51 @@ pub fn append_numbered(log: &Log, range: std::ops::Range<u64>) {
         assert_eq!(append(log, &value).get(), offset);
     }
 }
+
+/// Within the storage of a test: the calls that go on as they are to the one in its field `disk`.
+#[macro_export]
+macro_rules! forward_to_disk {
+    () => {
+        fn entry_kind(
+            &self,
+            path: &std::path::Path,
+        ) -> tailwater_log::Result<Option<tailwater_log::storage::EntryKind>> {
+            self.disk.entry_kind(path)
+        }
+
+        fn create_directory(&self, directory: &std::path::Path) -> tailwater_log::Result<()> {
+            self.disk.create_directory(directory)
+        }
+
+        fn rename(&self, from: &std::path::Path, to: &std::path::Path) -> tailwater_log::Result<()> {
+            self.disk.rename(from, to)
+        }
+
+        fn remove_file(&self, path: &std::path::Path) -> tailwater_log::Result<()> {
+            self.disk.remove_file(path)
+        }
+
+        fn remove_directory(&self, directory: &std::path::Path) -> tailwater_log::Result<()> {
+            self.disk.remove_directory(directory)
+        }
+
+        fn sync_directory(&self, directory: &std::path::Path) -> tailwater_log::Result<()> {
+            self.disk.sync_directory(directory)
+        }
+
+        fn try_lock(
+            &self,
+            path: &std::path::Path,
+        ) -> tailwater_log::Result<Option<Box<dyn tailwater_log::storage::StorageLock>>> {
+            self.disk.try_lock(path)
+        }
+
+        fn network_file_system(&self, path: &std::path::Path) -> tailwater_log::Result<Option<&'static str>> {
+            self.disk.network_file_system(path)
+        }
+
+        fn random(&self) -> u64 {
+            self.disk.random()
+        }
+    };
+}

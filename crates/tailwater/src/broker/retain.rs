@@ -40,16 +40,7 @@ impl Inner {
 impl GroupsPlace {
     /// Deletes what the limits of the topic let go of and nobody holds.
     pub(crate) fn retain(&self, lazy: &LazyLog, log: &Log) -> Result<RetentionReport> {
-        let holder = self.holder(lazy, log)?;
-        let retained = log.retain(holder.as_ref().map(|holder| holder.offset));
-        let report = retained.map_err(|error| Error::from(error).in_partition(lazy.place()))?;
-        if report.did_delete {
-            let start = log.log_start_offset();
-            tracing::debug!(partition = %lazy.place(), log_start_offset = %start, "deleted old records");
-        }
-        let holder = holder.filter(|_| report.held_bytes > 0);
-        lazy.cleaning().stats = RetentionStats { held_bytes: report.held_bytes, holder };
-        Ok(report)
+        retain_for(self.holder(lazy, log)?, lazy, log)
     }
 
     /// Deletes records so that an append can be tried again that was refused for lack of space.
@@ -63,11 +54,11 @@ impl GroupsPlace {
             made.map_err(|error| Error::from(error).in_partition(lazy.place()))
         };
         // What the limits let go of, and what was let go of and is still there.
-        self.retain(lazy, log)?;
+        let holder = self.holder(lazy, log)?;
+        retain_for(holder.clone(), lazy, log)?;
         if make(0, Offset::ZERO)? {
             return Ok(());
         }
-        let holder = self.holder(lazy, log)?;
         // Of a topic that keeps the last value of each key nothing is deleted for space.
         let may_delete = log.config().cleanup_policy.is_deleted();
         // With no other limit than this one, what every group has read is of no use any more.
@@ -111,4 +102,17 @@ impl GroupsPlace {
             }
         }))
     }
+}
+
+/// Deletes what the limits of the topic let go of and `holder` does not hold.
+fn retain_for(holder: Option<Holder>, lazy: &LazyLog, log: &Log) -> Result<RetentionReport> {
+    let retained = log.retain(holder.as_ref().map(|holder| holder.offset));
+    let report = retained.map_err(|error| Error::from(error).in_partition(lazy.place()))?;
+    if report.did_delete {
+        let start = log.log_start_offset();
+        tracing::debug!(partition = %lazy.place(), log_start_offset = %start, "deleted old records");
+    }
+    let holder = holder.filter(|_| report.held_bytes > 0);
+    lazy.cleaning().stats = RetentionStats { held_bytes: report.held_bytes, holder };
+    Ok(report)
 }
