@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 
 use tailwater_log::Offset;
 
-use crate::Committed;
+use crate::{Committed, Position};
 
 /// The position of one group in one partition.
 #[derive(Clone, Debug, Default)]
@@ -61,12 +61,16 @@ impl Slot {
 
     /// The lowest offset that a power cut at this moment may leave.
     pub(crate) fn lowest(&self, durable: Offset) -> Option<Offset> {
-        let pending = self.pending.iter().filter(|change| change.log_offset >= durable);
+        self.possible(durable).map(|position| position.offset).min()
+    }
+
+    /// The positions of which a power cut at this moment may leave any.
+    pub(crate) fn possible(&self, durable: Offset) -> impl Iterator<Item = Position> {
+        let pending = self.pending.iter().filter(move |change| change.log_offset >= durable);
         self.durable(durable)
             .into_iter()
             .chain(pending.filter_map(|change| change.to.as_ref()))
-            .map(|committed| committed.position.offset)
-            .min()
+            .map(|committed| committed.position)
     }
 
     /// Whether nothing is committed, and nothing can come back.
@@ -89,7 +93,6 @@ mod tests {
     use tailwater_log::{LogEpoch, Timestamp};
 
     use super::*;
-    use crate::Position;
 
     fn committed(log_offset: u64, offset: u64) -> Committed {
         Committed {

@@ -6,7 +6,7 @@ use tailwater_log::{Offset, PartitionId, PartitionIdentity, TopicId};
 
 use crate::format::{Entry, Registration, StoredPosition};
 use crate::slot::Slot;
-use crate::{Committed, GroupId, GroupKind};
+use crate::{Committed, GroupId, GroupKind, Position};
 
 /// A partition, in an order.
 pub(crate) type PartitionKey = (TopicId, PartitionId);
@@ -97,17 +97,17 @@ impl Table {
         }
     }
 
-    /// The group, of those that `is_held_by` names, that may go on lowest in a partition after a power cut at this moment, and
-    /// where. Also one that was deleted, until that is durable.
-    pub(crate) fn lowest(
+    /// Where the groups that `is_held_by` names may go on in a partition after a power cut at this moment. Also those that
+    /// were deleted, until that is durable.
+    pub(crate) fn possible(
         &self,
         partition: PartitionIdentity,
         durable: Offset,
         is_held_by: impl Fn(&GroupId) -> bool,
-    ) -> Option<(&GroupId, Offset)> {
-        let held = self.groups.iter().filter(|(id, _)| is_held_by(id));
-        held.filter_map(|(id, group)| Some((id, group.slot(partition)?.lowest(durable)?)))
-            .min_by_key(|(_, offset)| *offset)
+    ) -> impl Iterator<Item = (&GroupId, Position)> {
+        let held = self.groups.iter().filter(move |(id, _)| is_held_by(id));
+        let slots = held.filter_map(move |(id, group)| Some((id, group.slot(partition)?)));
+        slots.flat_map(move |(id, slot)| slot.possible(durable).map(move |position| (id, position)))
     }
 
     /// Notes an entry that was appended at `log_offset`; below `durable` the log is durable.

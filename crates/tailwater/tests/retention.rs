@@ -124,6 +124,32 @@ fn groups_that_are_not_named_hold_nothing_and_are_told_of_the_gap() {
     }
 }
 
+/// A group whose position was taken back with the records before it goes on where the histories part, and what came there
+/// since is held for it, though its offset is higher.
+#[test]
+fn what_took_the_place_of_truncated_records_is_held() {
+    let broker = open(&SimDisk::new(1)).unwrap();
+    create(&broker, &small().retention_bytes(0));
+    let mut billing = group(&broker, "billing");
+    publish(&broker, 60).unwrap();
+    assert_eq!(catch_up(&mut billing), 60);
+    let at = partition("orders", 0);
+    broker.embedded().unwrap().truncate_to(&at, tailwater::Offset::new(20)).unwrap();
+    publish(&broker, 60).unwrap();
+    maintain(&broker);
+    assert!(start(&broker) <= 20, "records from {} on are left, and the group goes on at 20", start(&broker));
+    let mut read = 0;
+    loop {
+        let records = billing.poll(Duration::ZERO).unwrap();
+        assert!(!records.events().iter().any(|event| matches!(event, Event::Gap { .. })));
+        if records.is_empty() && records.events().is_empty() {
+            break;
+        }
+        read += records.iter().count();
+    }
+    assert_eq!(read, 60);
+}
+
 #[test]
 fn ephemeral_groups_and_deleted_ones_hold_nothing() {
     let broker = open(&SimDisk::new(1)).unwrap();

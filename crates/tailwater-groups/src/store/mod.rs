@@ -33,7 +33,7 @@ use crate::members::{GroupTerms, LiveGroup, Members, Refusal};
 use crate::replay::{self, Cursor, News};
 use crate::table::{Group, PartitionKey, Table, key_of, partition_of};
 use crate::{
-    Commit, Committed, Error, GroupId, GroupKind, GroupLifetime, GroupListing, GroupMembers, Result,
+    Commit, Committed, Error, GroupId, GroupKind, GroupLifetime, GroupListing, GroupMembers, Position, Result,
 };
 
 /// The groups of a directory of topics, in a log of their own.
@@ -271,17 +271,19 @@ impl GroupStore {
         self.inner.read_table().group(group)?.slot(partition)?.lowest(durable)
     }
 
-    /// The group, of those that `is_held_by` names, whose [`held_offset`](GroupStore::held_offset) in a partition is the
-    /// lowest, and that offset. Looks at every group.
+    /// The positions in a partition of which a power cut at this moment may leave any, of the groups that `is_held_by` names:
+    /// of each what [`held_offset`](GroupStore::held_offset) is the lowest offset of. Where one lies in a history that was
+    /// given up, its group goes on below it. Looks at every group.
     #[must_use]
-    pub fn lowest_held(
+    pub fn held_positions(
         &self,
         partition: PartitionIdentity,
         is_held_by: impl Fn(&GroupId) -> bool,
-    ) -> Option<(GroupId, Offset)> {
+    ) -> Vec<(GroupId, Position)> {
         let durable = self.inner.log.durable_offset();
         let table = self.inner.read_table();
-        table.lowest(partition, durable, is_held_by).map(|(group, offset)| (group.clone(), offset))
+        let held = table.possible(partition, durable, is_held_by);
+        held.map(|(group, position)| (group.clone(), position)).collect()
     }
 
     /// Whether it is durable that this was committed.

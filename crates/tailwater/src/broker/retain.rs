@@ -1,7 +1,9 @@
 //! Retention of topics: whom records are held for, and room for an append that finds none.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
+use tailwater_groups::GroupId;
 use tailwater_log::{FetchIsolation, Log, LogFull, Offset, RetentionReport};
 
 use super::groups_place::GroupsPlace;
@@ -91,7 +93,27 @@ impl GroupsPlace {
         }
         let groups = self.open()?;
         let store = groups.store();
-        let lowest = store.lowest_held(lazy.identity(), |group| hold.is_by(group.as_str()));
+        let mut lowest: Option<(GroupId, Offset)> = None;
+        // Nearly always of a few epochs.
+        let mut epoch_ends = HashMap::new();
+        for (group, position) in store.held_positions(lazy.identity(), |group| hold.is_by(group.as_str())) {
+            // Where the log was cut since, the group goes on where the histories part.
+            let epoch_end = match epoch_ends.get(&position.epoch) {
+                Some(epoch_end) => *epoch_end,
+                None => {
+                    let found = match log.epoch_end(position.epoch) {
+                        // It did not end below that.
+                        Err(tailwater_log::Error::Corrupt(damage)) => damage.offsets.start,
+                        found => found.map_err(|error| Error::from(error).in_partition(lazy.place()))?,
+                    };
+                    *epoch_ends.entry(position.epoch).or_insert(found)
+                }
+            };
+            let offset = position.offset.min(epoch_end);
+            if lowest.as_ref().is_none_or(|(_, least)| offset < *least) {
+                lowest = Some((group, offset));
+            }
+        }
         Ok(lowest.map(|(group, offset)| {
             let committed = store.durable_committed(&group, lazy.identity());
             Holder {
