@@ -23,8 +23,12 @@ type Quantiles = [f64; QUANTILES.len()];
 /// Measures a partition of `size_bytes` and writes the results. Returns the Markdown.
 pub(super) fn write(scale: &Scale, out: &Path, head: &str, size_bytes: u64) -> Result<String> {
     let directory = scale.directory()?;
-    let log = subject::create_with(directory.path(), subject::options(Durability::Durable))?;
     let size_bytes = if scale.is_quick { 8 << 20 } else { size_bytes };
+    let mut options = subject::options(Durability::Durable);
+    // Whole segments go, so there have to be some.
+    let most_bytes = u32::try_from(size_bytes / 8).unwrap_or(u32::MAX);
+    options.config.segment_bytes = options.config.segment_bytes.min(most_bytes);
+    let log = subject::create_with(directory.path(), options)?;
     tail::fill(&log, size_bytes)?;
     let held = read_start(&log)?;
     let before = checksum(&held);
